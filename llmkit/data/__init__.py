@@ -1,0 +1,32 @@
+"""Text in, verified token shards out; and batches that are a pure function of the step.
+
+from llmkit.data import Loader, open_dataset
+
+loader = Loader(open_dataset("generated"), batch=8, context=64, seed=0)
+batch = loader.batch(0)
+"""
+
+from __future__ import annotations
+
+from llmkit.data.building import build
+from llmkit.data.corpus import Document
+from llmkit.data.dataset import TokenDataset, describe
+from llmkit.data.library import generated, open_dataset
+from llmkit.data.loader import Batch, Loader, Skip, Trace
+from llmkit.data.shards import TokenStream
+from llmkit.data.tokenizer import Tokenizer
+
+__all__ = [
+    "Batch",
+    "Document",
+    "Loader",
+    "Skip",
+    "TokenDataset",
+    "TokenStream",
+    "Tokenizer",
+    "Trace",
+    "build",
+    "describe",
+    "generated",
+    "open_dataset",
+]
