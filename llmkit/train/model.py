@@ -1,0 +1,169 @@
+"""The GPT: pre-norm blocks, every option a learner will be asked about, nothing else.
+
+B batch, T time (positions), C width, H query heads, K key/value heads, D head dimension, V vocabulary.
+
+    model = GPT(tiny().model, generator=torch.Generator().manual_seed(0))
+    token_losses = model(x, y)      # (B, T) nats
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from llmkit.train.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x), times a learned gain (arXiv 1910.07467). Computed in fp32 as LayerNorm is under autocast."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def make_norm(cfg: ModelConfig, width: int) -> nn.Module:
+    return nn.LayerNorm(width, bias=cfg.bias) if cfg.norm == "layernorm" else RMSNorm(width)
+
+
+def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
+    """Rotary positions (arXiv 2104.09864): pairs of dimensions turned by an angle that grows with position.
+
+    x: (B, heads, T, D). Scores then depend on the distance between positions only.
+    """
+    half = x.shape[-1] // 2
+    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # (D/2,)
+    angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequency  # (T, D/2)
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()), dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention. K < H shares each key/value head among H/K query heads (grouped-query)."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.qkv = nn.Linear(cfg.width, (cfg.heads + 2 * cfg.n_kv_heads) * cfg.head_dim, bias=cfg.bias)
+        self.out = nn.Linear(cfg.width, cfg.width, bias=cfg.bias)
+        if cfg.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(cfg.head_dim), RMSNorm(cfg.head_dim)
+
+    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, (H + 2K) D) -> q (B, H, T, D), k and v (B, K, T, D), as they enter the product."""
+        cfg = self.cfg
+        qkv = qkv.unflatten(-1, (-1, cfg.head_dim)).transpose(1, 2)  # (B, H + 2K, T, D)
+        q, k, v = qkv.split((cfg.heads, cfg.n_kv_heads, cfg.n_kv_heads), dim=1)
+        if cfg.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if cfg.position == "rotary":
+            q, k = rotate(q), rotate(k)
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.heads(self.qkv(x))
+        rate = self.cfg.dropout if self.training else 0.0
+        grouped = self.cfg.heads != self.cfg.n_kv_heads
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate, enable_gqa=grouped)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+
+
+class MLP(nn.Module):
+    """GELU: down(gelu(up(x))). SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.up = nn.Linear(cfg.width, cfg.hidden, bias=cfg.bias)
+        self.gate = nn.Linear(cfg.width, cfg.hidden, bias=cfg.bias) if cfg.activation == "swiglu" else None
+        self.down = nn.Linear(cfg.hidden, cfg.width, bias=cfg.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.norm1, self.attention = make_norm(cfg, cfg.width), Attention(cfg)
+        self.norm2, self.mlp = make_norm(cfg, cfg.width), MLP(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class GPT(nn.Module):
+    """Token ids in, one loss per target out.
+
+    Contract:
+        x: (B, T) int64, 0 <= x < V, T <= context
+        y: (B, T) int64, the token after each x
+        returns: (B, T) float32, cross-entropy of each target in nats; at initialisation about ln V
+        raises: IndexError for a token id outside the vocabulary
+
+    Args:
+        generator: draws the initial weights; the global generator is not touched. None leaves them uninitialised
+            (shape-only models on the meta device).
+    """
+
+    def __init__(self, cfg: ModelConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.cfg = cfg
+        with torch.device("meta"):  # nothing is drawn or allocated twice
+            self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
+            self.position = nn.Embedding(cfg.context, cfg.width) if cfg.position == "learned" else None
+            self.dropout = nn.Dropout(cfg.dropout)
+            self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
+            self.norm = make_norm(cfg, cfg.width)
+            self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
+        if generator is not None:
+            self.to_empty(device="cpu")
+            self.initialise(generator)
+        if cfg.tied:
+            self.head.weight = self.embed.weight
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Normal(0, 0.02); matrices that write to the residual stream divided by sqrt(2 layers) (GPT-2)."""
+        for name, p in self.named_parameters():
+            if name.endswith("bias"):
+                p.zero_()
+            elif p.dim() == 1:
+                p.fill_(1.0)
+            else:
+                writes_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                std = 0.02 / math.sqrt(2 * self.cfg.layers) if writes_residual else 0.02
+                p.normal_(0.0, std, generator=generator)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(B, T) token ids -> (B, T, C), normalised, ready for the head."""
+        h = self.embed(x)
+        if self.position is not None:
+            h = h + self.position.weight[: x.shape[1]]
+        h = self.dropout(h)
+        for block in self.blocks:
+            if self.cfg.checkpoint_blocks and torch.is_grad_enabled():
+                h = checkpoint(block, h, use_reentrant=False)
+            else:
+                h = block(h)
+        return self.norm(h)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, T) token ids -> (B, T, V)."""
+        return self.head(self.hidden(x))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        logits = self.logits(x)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)

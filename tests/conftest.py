@@ -1,0 +1,41 @@
+"""Shared by all tests: one thread, one small data set, runs that fit in milliseconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """One cache for all workers of a test session, so that each data set is built once."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root
+    folder = shared / "llmkit-cache"
+    os.environ["LLMKIT_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(cache):
+    """The generated corpus with 512 tokens of vocabulary: what `tiny()` expects."""
+    from llmkit.data import generated
+
+    return generated(vocab_size=512)
+
+
+@pytest.fixture
+def tiny_run(dataset):
+    """A factory: tiny_run(steps=5, precision="fp16") is a fresh Run on the generated corpus."""
+    from llmkit.train import build, tiny
+
+    def make(**overrides):
+        overrides.setdefault("steps", 20)
+        return build(tiny(**overrides), dataset=dataset)
+
+    return make
