@@ -9,10 +9,12 @@ batch = loader.batch(0)
 from __future__ import annotations
 
 from llmkit.data.building import build
+from llmkit.data.checking import verify
 from llmkit.data.corpus import Document
 from llmkit.data.dataset import TokenDataset, describe
-from llmkit.data.library import generated, open_dataset
+from llmkit.data.library import embedded, generated, open_dataset
 from llmkit.data.loader import Batch, Loader, Skip, Trace
+from llmkit.data.reading import read_documents
 from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
 
@@ -27,6 +29,9 @@ __all__ = [
     "Trace",
     "build",
     "describe",
+    "embedded",
     "generated",
     "open_dataset",
+    "read_documents",
+    "verify",
 ]

@@ -1,7 +1,7 @@
-"""Text in, data set out: train the tokenizer, cut off a validation split, pack, write shards, name the whole.
+"""Text in, data set out: train the tokenizer, set validation text apart, pack, write shards, name the whole.
 
-A build happens in a temporary folder beside its goal and is renamed when every file is on disk: a killed build
-leaves no data set, and of two builds at once one wins and both return it.
+A build happens in a temporary folder beside its goal and is renamed when every file is on disk: a killed
+build leaves no data set, and of two builds at once one wins and both return it.
 
     dataset = build(documents, "data/mine", vocab_size=4096, name="mine", sources={"paths": ["notes/"]})
 """
@@ -28,11 +28,18 @@ from llmkit.errors import ConfigError, DataError
 from llmkit.folder import storage, sync_folder
 
 if TYPE_CHECKING:
-    from llmkit.data.manifest import Manifest
+    from llmkit.data.manifest import Manifest, ShardEntry, SplitEntry
 
-# What the locked packages give: (name, vocabulary) -> data-set digest, and name -> text digest.
-REFERENCE = {("generated", 512): "eafc2db39e9bfd2df089b4485576e75075a004cf3b0d8f2760de51e97f0050c6"}
-REFERENCE_TEXT = {"generated": "feb9a4c359d8cfaa22e66924ab6888b5ac8f1deb6d2acbb152e7b49a7633ff28"}
+# What the locked packages give: the digest of a data set by name and vocabulary, and of its text by name.
+REFERENCE = {
+    ("docstrings", 4096): "5aeaa8f025990ffae01aab4e469d7ada9ec28cc5ba6d26b398ab52f5046ba660",
+    ("docstrings", 512): "f53eeb13092728a5f5e3eeb062211429c1b6d15bd4b764b229e8ba57095dc160",
+    ("generated", 512): "eafc2db39e9bfd2df089b4485576e75075a004cf3b0d8f2760de51e97f0050c6",
+}
+REFERENCE_TEXT = {
+    "docstrings": "1739cc2e88b5414474cd9f19f6ac58125722517c0b5142ce5ac0458c32648e8e",
+    "generated": "feb9a4c359d8cfaa22e66924ab6888b5ac8f1deb6d2acbb152e7b49a7633ff28",
+}
 
 
 def build(
@@ -118,28 +125,16 @@ def write_dataset(
     """Everything `build` writes, manifest last."""
     from importlib.metadata import version
 
-    from llmkit.data.manifest import Manifest, SplitEntry
+    from llmkit.data.manifest import Manifest
 
     texts = [d.text for d in documents]
     tokenizer = train_tokenizer(texts, vocab_size)
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
     encoded = [np.array([*ids, END_ID], dtype=dtype) for ids in tokenizer.encode_batch(texts)]
-    codes = split_codes(texts, val_share)
-
     index = np.zeros((len(documents), 3), dtype="<i8")
-    index[:, 0] = codes
+    index[:, 0] = split_codes(texts, val_share)
     index[:, 2] = [len(ids) for ids in encoded]
-    shards, splits = [], {}
-    for code, split in enumerate(SPLITS):
-        ids = np.flatnonzero(codes == code)
-        starts = np.cumsum(index[ids, 2]) - index[ids, 2]
-        index[ids, 1] = starts
-        stream = np.concatenate([np.zeros(0, dtype=dtype), *(encoded[i] for i in ids)])
-        first = ids[np.searchsorted(starts, np.arange(0, len(stream), shard_tokens), side="right") - 1]
-        shards += write_shards(folder, split, stream, first, shard_tokens)
-        splits[split] = SplitEntry(
-            documents=len(ids), tokens=len(stream), unigram_entropy_nats=unigram_entropy(stream)
-        )
+    splits, shards = pack(folder, encoded, index, shard_tokens)
     names = "".join(json.dumps(d.source) + "\n" for d in documents)
     manifest = Manifest(
         format=FORMAT,
@@ -164,8 +159,34 @@ def write_dataset(
     write_file(folder, MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
+def pack(
+    folder: Path, encoded: list[np.ndarray], index: np.ndarray, shard_tokens: int
+) -> tuple[dict[str, SplitEntry], list[ShardEntry]]:
+    """Concatenate each split's documents in id order and write the shards.
+
+    Args:
+        encoded: token ids of each document, its end token last.
+        index: (n, 3) split code, first position, length; the positions are filled in here.
+    """
+    from llmkit.data.manifest import SplitEntry
+
+    splits, shards = {}, []
+    for code, split in enumerate(SPLITS):
+        ids = np.flatnonzero(index[:, 0] == code)
+        starts = np.cumsum(index[ids, 2]) - index[ids, 2]
+        index[ids, 1] = starts
+        stream = np.concatenate([np.zeros(0, dtype=encoded[0].dtype), *(encoded[i] for i in ids)])
+        borders = np.arange(0, len(stream), shard_tokens)
+        shards += write_shards(
+            folder, split, stream, ids[np.searchsorted(starts, borders, "right") - 1], shard_tokens
+        )
+        entropy = unigram_entropy(stream)
+        splits[split] = SplitEntry(documents=len(ids), tokens=len(stream), unigram_entropy_nats=entropy)
+    return splits, shards
+
+
 def is_reference(manifest: Manifest) -> bool:
-    """The text is the one this kit was tested on, and so is the digest, where the vocabulary is a tested one."""
+    """Whether text (and digest, if this vocabulary is in REFERENCE) are those the kit was tested on."""
     known = REFERENCE.get((manifest.name, manifest.vocab_size), manifest.digest)
     return manifest.digest == known and manifest.text_digest == REFERENCE_TEXT.get(manifest.name)
 

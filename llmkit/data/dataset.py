@@ -21,7 +21,7 @@ from llmkit.data.tokenizer import Tokenizer, load_tokenizer
 from llmkit.errors import ConfigError, DataError, IntegrityError
 
 if TYPE_CHECKING:
-    from llmkit.data.manifest import Manifest
+    from llmkit.data.manifest import Manifest, ShardEntry
 
 SPLITS = ("train", "val")
 HASH_ON_OPEN = 64 * 2**20  # bytes; 40 ms of hashing. Larger sets are size-checked, and hashed by `verify`
@@ -42,8 +42,7 @@ class TokenDataset:
         self._streams: dict[str, TokenStream] = {}
         self._borders: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for code, split in enumerate(SPLITS):
-            entries = [s for s in self.manifest.shards if s.split == split]
-            self._streams[split] = open_stream(self.path, entries, self.manifest.shard_tokens)
+            self._streams[split] = open_stream(self.path, self.shards(split), self.manifest.shard_tokens)
             ids = np.flatnonzero(self._index[:, 0] == code)
             self._borders[split] = (ids, np.ascontiguousarray(self._index[ids, 1]))
 
@@ -51,10 +50,8 @@ class TokenDataset:
         return _reopen, (self.path,)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{split} {self.n_tokens(split):,}" for split in SPLITS)
-        return (
-            f"TokenDataset({self.name!r}, vocab_size={self.vocab_size}, tokens: {sizes}, {self.digest[:12]})"
-        )
+        sizes = ", ".join(f"{self.n_tokens(split):,} {split}" for split in SPLITS)
+        return f"TokenDataset({self.name!r}, {sizes} tokens of {self.vocab_size:,}, {self.digest[:12]})"
 
     @property
     def name(self) -> str:
@@ -134,6 +131,14 @@ class TokenDataset:
         ids = self._borders[_known(split)][0]
         return ids, self._index[ids, 2]
 
+    def starts(self, split: str) -> np.ndarray:
+        """First position (n,) of each of a split's documents, ascending."""
+        return self._borders[_known(split)][1]
+
+    def shards(self, split: str) -> list[ShardEntry]:
+        """The manifest's entries for a split, in stream order."""
+        return [entry for entry in self.manifest.shards if entry.split == _known(split)]
+
     def document(self, document: int) -> Document:
         """A document by id, its text decoded from the shards."""
         split, start, length = self.span(document)
@@ -144,7 +149,7 @@ class TokenDataset:
         """Raises ConfigError when a model's vocabulary is not this data set's."""
         if vocab_size != self.vocab_size:
             raise ConfigError(
-                f"vocabulary mismatch: {vocab_size:,} asked for, data set `{self.name}` has {self.vocab_size:,}",
+                f"vocabulary mismatch: data set `{self.name}` has {self.vocab_size:,}, not {vocab_size:,}",
                 expected="the same vocabulary in model and data",
                 remedy=f"set vocab_size={self.vocab_size}, or build the data with another vocabulary",
             )
@@ -183,6 +188,6 @@ def require_text(documents: list[Document]) -> None:
             document.text.encode()
         except UnicodeEncodeError as error:
             raise DataError(
-                f"document `{document.source}` is not Unicode text: {error.reason} at character {error.start:,}",
+                f"document `{document.source}` is not Unicode text: half a character at {error.start:,}",
                 remedy="read the file with its right encoding, or drop the document",
             ) from error

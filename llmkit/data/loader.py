@@ -1,9 +1,10 @@
 """Which tokens step s trains on: a pure function of (seed, step, skip, rank, world).
 
-The stream of a split is cut into N windows of `context` targets. Epoch e visits them in the order of a keyed
-permutation (llmkit.data.order). Row k of step s is global sample s * batch + k, and rank r serves rows
-r*b .. (r+1)*b with b = batch / world. Nothing is remembered from step to step: any step can be asked for, in any
-order, by any number of ranks, after any restart, and has the same bytes.
+The stream of a split is cut into N windows of `context` targets, so that each target is trained on once an
+epoch. Epoch e visits them in the order of a keyed permutation (llmkit.data.order). Row k of step s is global
+sample s * batch + k, and rank r serves rows r*b .. (r+1)*b - 1 with b = batch / world. Nothing is remembered
+from step to step: any step can be asked for, in any order, by any number of ranks, after any restart, and has
+the same bytes.
 
     loader = Loader(open_dataset("generated"), batch=8, context=64, seed=0)
     loader.batch(1000).x        # (8, 64) int64
@@ -81,11 +82,11 @@ class Skip:
 class Loader:
     """Batches by step number.
 
-    A document in `skip.documents` is removed in place. Its targets get weight 0, and its tokens, where other
-    tokens would attend to them, become those of a healthy document of the same length, cut or repeated to fit,
-    the end token last. So every other token keeps its row, its column, its neighbours at their distance, and
-    the batches after this one are the ones they were. The stand-in is the shortest healthy document of the
-    split that is long enough (lowest id first); if none is, the longest, repeated.
+    A document in `skip.documents` is removed in place. Its targets get weight 0, and its tokens, where others
+    would attend to them, become those of a stand-in: a healthy document cut to the same length, its end token
+    last. Every other token keeps its row and column, and later batches stay what they were. The stand-in is
+    the shortest healthy document of the split that is long enough (of equal ones the lowest id); if none is,
+    the longest, repeated.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Loader:
         }
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another order. The skip list may differ: the caller takes over the saved one.
+        """Refuse a checkpoint of another order. The skip list may differ: the caller adopts the saved one.
 
         Raises:
             IntegrityError: names what differs.
@@ -228,9 +229,7 @@ class Loader:
         ids, lengths = self.dataset.lengths(split)
         healthy = ~np.isin(ids, list(skip.documents))
         if not healthy.any():
-            raise ConfigError(
-                f"every document of split `{split}` is removed", remedy="remove fewer documents"
-            )
+            raise ConfigError(f"skip removes every document of split `{split}`", remedy="remove fewer")
         ids, lengths = ids[healthy], lengths[healthy]
         enough = lengths >= length
         best = ids[enough][np.argmin(lengths[enough])] if enough.any() else ids[np.argmax(lengths)]

@@ -38,7 +38,7 @@ class FileEntry(Strict):
 
 
 class ShardEntry(FileEntry):
-    """A shard: little-endian token ids, nothing else in the file. Every shard of a split but its last is full."""
+    """A shard: little-endian token ids, nothing else in the file. Every shard but a split's last is full."""
 
     split: Literal["train", "val"]
     tokens: int = Field(ge=1)
@@ -47,7 +47,7 @@ class ShardEntry(FileEntry):
 
 
 class SplitEntry(Strict):
-    """Counts of one split. `unigram_entropy_nats` is the loss of a model that knows token frequencies only."""
+    """Counts of one split. `unigram_entropy_nats` is the loss of a model that knows frequencies only."""
 
     documents: int = Field(ge=0)
     tokens: int = Field(ge=0)  # end tokens included

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TokenStream:
-    """The tokens of one split as if they were one array. Shards are (shard_tokens,) each, the last shorter."""
+    """The tokens of one split as if they were one array. Shards are (shard_tokens,), the last one shorter."""
 
     def __init__(self, shards: list[np.ndarray], shard_tokens: int):
         self.shards, self.shard_tokens = shards, shard_tokens
@@ -78,7 +78,7 @@ def write_file(folder: Path, name: str, content: bytes) -> FileEntry:
 def write_shards(
     folder: Path, split: str, tokens: np.ndarray, first_documents: np.ndarray, shard_tokens: int
 ) -> list[ShardEntry]:
-    """Cut a split's stream (n,) into shards; `first_documents` is the document of each shard's first token."""
+    """Cut a split's stream (n,) into shards; `first_documents` holds the document at the start of each."""
     from llmkit.data.manifest import ShardEntry
 
     entries = []
@@ -99,7 +99,7 @@ def write_shards(
 
 
 def check_size(path: Path, entry: FileEntry) -> None:
-    """Raises IntegrityError when the file is missing or its size is not the manifest's: free, unlike a hash."""
+    """Raises IntegrityError when the file is missing or of another size. Free, unlike a hash."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def check_size(path: Path, entry: FileEntry) -> None:
 
 
 def check_hash(path: Path, entry: FileEntry) -> None:
-    """Raises IntegrityError when the file's bytes are not the ones that were written. About 1.6 GB/s a core."""
+    """Raises IntegrityError when the file's bytes are not those that were written. About 1.6 GB/s a core."""
     check_size(path, entry)
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -46,7 +46,7 @@ class SplitMix:
         return (z ^ (z >> 31)) % bound
 
     def common(self, words: list[str]) -> str:
-        """A word, the earlier in the list the likelier: the product of two uniforms leans to 0, as Zipf does."""
+        """A word, the earlier the likelier: the product of two uniforms leans to 0, somewhat as Zipf does."""
         n = len(words)
         return words[self.below(n) * self.below(n) // n]
 

@@ -25,7 +25,7 @@ SMALLEST = 257  # 256 bytes and END
 
 
 class Tokenizer:
-    """A trained byte-level BPE. `text` is its tokenizer.json; hash it with `digest`, not with the file's bytes."""
+    """A trained byte-level BPE. `text` is its tokenizer.json, `digest` its identity."""
 
     def __init__(self, text: str):
         from tokenizers import Tokenizer as Library  # 30 ms: only who encodes or decodes pays
@@ -44,7 +44,7 @@ class Tokenizer:
         return self._library.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """As `encode`, on every core: about 5 MB/s on two. The result does not depend on how many there are."""
+        """As `encode`, on every core: about 5 MB/s on two. The result does not depend on their number."""
         return [e.ids for e in self._library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[int]) -> str:
