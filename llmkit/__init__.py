@@ -1,6 +1,7 @@
 """llmkit: build, break and fix a real LLM training run, name what went wrong, and put a price on it.
 
-Rooms, bottom to top (a room imports only rooms above it in this list; the table is tests/test_architecture.py):
+Rooms, bottom to top (a room imports only rooms above it in this list; the table is
+tests/test_architecture.py):
 
     errors, records   what can be refused; facts, and the run folder they live in      (no torch)
     cost              parameters, FLOPs, time and money, with the working shown        (no torch)

@@ -1,8 +1,8 @@
 """A run on disk: plain files, whole or not at all, complete after a SIGKILL. No torch here.
 
     run.json                 what was asked, with which data, code and machine
-    steps.jsonl              one StepRecord a line: only what is a function of the inputs, so two runs compare equal
-    times.jsonl              one StepTimes a line: wall clock and memory, never equal twice
+    steps.jsonl              one StepRecord a line: only what is a function of the inputs, so two runs compare
+    equal times.jsonl              one StepTimes a line: wall clock and memory, never equal twice
     events.jsonl             one Event a line: scale changes, skips, alarms, checkpoints, rescues
     details.jsonl            one Detail a line: per layer, for the 64 steps before an alarm
     checkpoints/step-00002000/
@@ -38,7 +38,11 @@ def storage(path: os.PathLike | str) -> Iterator[None]:
         raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        remedy = "free some space or choose another folder" if error.errno == errno.ENOSPC else "choose a folder you may write to"
+        remedy = (
+            "free some space or choose another folder"
+            if error.errno == errno.ENOSPC
+            else "choose a folder you may write to"
+        )
         raise StorageError(f"cannot write `{path}`: {reason}", remedy=remedy, path=str(path)) from error
 
 
@@ -71,7 +75,7 @@ def sync_folder(path: os.PathLike | str) -> None:
         os.close(handle)
 
 
-# ------------------------------------------------------------------------------------------------- the run folder
+# --------------------------------------------------------------------------------------------- the run folder
 
 LOGS: dict[str, type] = {"steps": StepRecord, "times": StepTimes, "events": Event, "details": Detail}
 
@@ -98,7 +102,10 @@ class RunFolder:
             )
         with storage(folder.path):
             folder.path.mkdir(parents=True, exist_ok=True)
-        write_whole(folder.path / "run.json", json.dumps(json.loads(to_json({"schema": SCHEMA, **facts})), indent=1) + "\n")
+        write_whole(
+            folder.path / "run.json",
+            json.dumps(json.loads(to_json({"schema": SCHEMA, **facts})), indent=1) + "\n",
+        )
         return folder
 
     @classmethod

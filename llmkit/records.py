@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from llmkit.errors import RecordError
 
-
 # ---------------------------------------------------------------------------------------------- the facts
 
 
@@ -62,8 +61,12 @@ class Detail:
     """Per-layer detail of one step, kept in a ring of 64 and written out on an alarm."""
 
     step: int
-    tensors: dict[str, dict[str, float]] = field(default_factory=dict)  # parameter -> grad_norm, weight_norm, update_ratio
-    modules: dict[str, dict[str, float]] = field(default_factory=dict)  # module -> rms, absmax, entropy, score_max
+    tensors: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # parameter -> grad_norm, weight_norm, update_ratio
+    modules: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # module -> rms, absmax, entropy, score_max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +187,14 @@ def from_json(kind: type[Record], line: str) -> Record:
     try:
         return kind(**{key: _unpack(value) for key, value in plain.items() if key in names})
     except TypeError as error:
-        raise RecordError(f"{kind.__name__} cannot be read: {error}", expected="docs/run-folder.md") from error
+        raise RecordError(
+            f"{kind.__name__} cannot be read: {error}", expected="docs/run-folder.md"
+        ) from error
 
 
 def read_jsonl(path: Path, kind: type[Record]) -> list[Record]:
-    """Every whole line of a log. A torn last line (the writer was killed) is dropped; a torn one before it is an error.
+    """Every whole line of a log. A torn last line (the writer was killed) is dropped; a torn one before it is
+    an error.
 
     Raises:
         RecordError: a line that is not the last cannot be read; names file and line.

@@ -1,9 +1,9 @@
 """THE MACHINE: a real training run, and nothing else. It does not know that it is watched or sabotaged.
 
-    from llmkit.train import build, tiny, train
+from llmkit.train import build, tiny, train
 
-    run = build(tiny(steps=60))
-    records = list(train(run))
+run = build(tiny(steps=60))
+records = list(train(run))
 """
 
 from llmkit.train.checkpoint import Checkpoints

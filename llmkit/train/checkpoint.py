@@ -4,9 +4,9 @@
     checkpoints.save(run)
     checkpoints.load(run)       # newest good one; falls back and says so
 
-A save is: temporary folder, hash of every file while it is written, fsync of files and folder, rename, read back and
-compare, and only then delete old ones. `torch.load` does not check its CRCs (pytorch#126952): a flipped bit in a weight
-is loaded silently, so the hashes in checkpoint.json are checked first.
+A save is: temporary folder, hash of every file while it is written, fsync of files and folder, rename, read
+back and compare, and only then delete old ones. `torch.load` does not check its CRCs (pytorch#126952): a
+flipped bit in a weight is loaded silently, so the hashes in checkpoint.json are checked first.
 
     checkpoints/step-00002000/
         checkpoint.json     step, SHA-256 and size of every file, fingerprint, data cursor, loss scaler
@@ -115,7 +115,7 @@ class Checkpoints:
     def at(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-    # ------------------------------------------------------------------------------------------------------ save
+    # --------------------------------------------------------------------------------------------------- save
 
     def save(self, run: Run) -> Path:
         """Write the run as it stands before step `run.step`. Every rank calls this.
@@ -169,7 +169,9 @@ class Checkpoints:
         os.rename(temporary, final)
         sync_folder(self.folder)
         if found := problems(final):
-            raise CheckpointError(f"`{final}` was not read back as written: {found[0]}", remedy="check the disk")
+            raise CheckpointError(
+                f"`{final}` was not read back as written: {found[0]}", remedy="check the disk"
+            )
         self._rotate()
 
     def _rotate(self) -> None:
@@ -186,7 +188,7 @@ class Checkpoints:
         os.rename(path, trash)
         shutil.rmtree(trash)
 
-    # ------------------------------------------------------------------------------------------------------ load
+    # --------------------------------------------------------------------------------------------------- load
 
     def load(self, run: Run, *, before: int | None = None) -> int:
         """Restore the newest good checkpoint into `run` and return its step. Every rank calls this.
@@ -202,7 +204,9 @@ class Checkpoints:
         for step in reversed([s for s in self.steps() if before is None or s <= before]):
             if found := problems(self.at(step)):
                 bad.append(f"step {step}: {found[0]}")
-                run.tell("fallback", f"checkpoint of step {step} is damaged ({found[0]}); trying an older one")
+                run.tell(
+                    "fallback", f"checkpoint of step {step} is damaged ({found[0]}); trying an older one"
+                )
                 continue
             self._restore(run, self.at(step))
             return step
@@ -226,7 +230,8 @@ class Checkpoints:
             run.optimizer.load_state_dict(_read(path / "optimizer.pt", run.device))
         except (DataError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"`{path}` belongs to another run: {error}", remedy="resume with the configuration and data of its run.json"
+                f"`{path}` belongs to another run: {error}",
+                remedy="resume with the configuration and data of its run.json",
             ) from error
         run.scaler.load_state_dict(manifest["scaler"])
         run.stuck, run.micro_batch, run.step = manifest["stuck"], manifest["micro_batch"], manifest["step"]
@@ -238,7 +243,13 @@ class Checkpoints:
         run.stopped, run.veto = False, ""
         reasons = differences(manifest["fingerprint"], fingerprint(run))
         exact = "exact" if not reasons else "not exact: " + "; ".join(reasons)
-        run.tell("resume", f"resumed at step {run.step}, {exact}", path=path.name, exact=not reasons, reasons=reasons)
+        run.tell(
+            "resume",
+            f"resumed at step {run.step}, {exact}",
+            path=path.name,
+            exact=not reasons,
+            reasons=reasons,
+        )
 
 
 def _read(path: Path, device: torch.device) -> Any:
@@ -246,7 +257,10 @@ def _read(path: Path, device: torch.device) -> Any:
 
 
 def _rank_state(run: Run) -> dict[str, Any]:
-    state = {"torch": torch.get_rng_state(), "parts": {name: part.state_dict() for name, part in run.parts.items()}}
+    state = {
+        "torch": torch.get_rng_state(),
+        "parts": {name: part.state_dict() for name, part in run.parts.items()},
+    }
     if run.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(run.device)
     return state

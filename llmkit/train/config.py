@@ -37,7 +37,8 @@ class ModelConfig:
     kv_heads: int | None = None
     """Key and value heads. None: as many as `heads` (multi-head); fewer: grouped-query attention."""
     mlp_hidden: int | None = None
-    """Hidden width of the MLP. None: 4 x width for GELU, 8/3 x width rounded up to a multiple of 8 for SwiGLU."""
+    """Hidden width of the MLP. None: 4 x width for GELU, 8/3 x width rounded up to a multiple of 8 for
+    SwiGLU."""
     position: str = "learned"
     """`learned` (a table of `context` rows) or `rotary` (no parameters)."""
     norm: str = "layernorm"
@@ -90,7 +91,8 @@ class ModelConfig:
 
     @property
     def hidden(self) -> int:
-        """Hidden width of the MLP; 8/3 keeps SwiGLU's three matrices at GELU's parameter count (arXiv 2002.05202)."""
+        """Hidden width of the MLP; 8/3 keeps SwiGLU's three matrices at GELU's parameter count (arXiv
+        2002.05202)."""
         if self.mlp_hidden is not None:
             return self.mlp_hidden
         return 4 * self.width if self.activation == "gelu" else 8 * math.ceil(self.width / 3)
@@ -153,7 +155,8 @@ class RunConfig:
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu` or `cuda`."""
     threads: int | None = None
-    """CPU threads. None: leave PyTorch's choice. Results are equal bit for bit only at equal thread counts."""
+    """CPU threads. None: leave PyTorch's choice. Results are equal bit for bit only at equal thread
+    counts."""
 
     def __post_init__(self):
         if isinstance(self.model, dict):
@@ -195,7 +198,9 @@ class RunConfig:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunConfig:
         """The inverse of `to_dict`. Raises ConfigError on an unknown field."""
-        return vary(cls(), **{k: v for k, v in plain.items() if k != "model"}, **_flat(plain.get("model", {})))
+        return vary(
+            cls(), **{k: v for k, v in plain.items() if k != "model"}, **_flat(plain.get("model", {}))
+        )
 
 
 def substream(*parts: object) -> int:
@@ -238,7 +243,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"unknown {name} `{value}`", remedy=closest(value, known))
 
 
-# ------------------------------------------------------------------------------------------ named configurations
+# --------------------------------------------------------------------------------------- named configurations
 
 
 def tiny(**overrides: Any) -> RunConfig:
@@ -250,14 +255,23 @@ def laptop(**overrides: Any) -> RunConfig:
     """About 5.8M parameters on real text, 2,048 tokens a step, a few steps a second on two cores."""
     model = ModelConfig(vocab_size=4096, context=256, layers=6, width=256, heads=8)
     base = RunConfig(
-        name="laptop", model=model, data="docstrings", steps=1000, lr=1e-3, min_lr=1e-4, warmup=50, save_every=100
+        name="laptop",
+        model=model,
+        data="docstrings",
+        steps=1000,
+        lr=1e-3,
+        min_lr=1e-4,
+        warmup=50,
+        save_every=100,
     )
     return vary(base, **overrides)
 
 
 def gpt2(**overrides: Any) -> RunConfig:
     """GPT-2 small, 124M parameters (Radford et al. 2019); trainable on one GPU, a shape elsewhere."""
-    return vary(_published("gpt2", 12, 768, 12, context=1024, vocab_size=50257, bias=True, lr=6e-4), **overrides)
+    return vary(
+        _published("gpt2", 12, 768, 12, context=1024, vocab_size=50257, bias=True, lr=6e-4), **overrides
+    )
 
 
 def _published(name, layers, width, heads, *, context=2048, vocab_size=50257, bias=True, lr):
@@ -270,8 +284,8 @@ def _published(name, layers, width, heads, *, context=2048, vocab_size=50257, bi
     )  # fmt: skip
 
 
-# Shapes and peak learning rates of Brown et al. 2020, table 2.1, with heads x head dimension = width (the table's
-# XL row and 13B row do not multiply out: 24 x 128 and 40 x 128 stand beside widths 2048 and 5140).
+# Shapes and peak learning rates of Brown et al. 2020, table 2.1, with heads x head dimension = width (the
+# table's XL row and 13B row do not multiply out: 24 x 128 and 40 x 128 stand beside widths 2048 and 5140).
 CONFIGS: dict[str, Callable[..., RunConfig]] = {
     "tiny": tiny,
     "laptop": laptop,

@@ -41,7 +41,9 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     >>> differences({"threads": 1}, {"threads": 2})
     ['threads was 1 and is 2']
     """
-    reasons = [f"{k} was {then.get(k)} and is {now.get(k)}" for k in sorted(then | now) if then.get(k) != now.get(k)]
+    reasons = [
+        f"{k} was {then.get(k)} and is {now.get(k)}" for k in sorted(then | now) if then.get(k) != now.get(k)
+    ]
     if not now.get("deterministic", True):
         reasons.append("deterministic algorithms are off (torch.use_deterministic_algorithms)")
     return reasons
@@ -62,7 +64,11 @@ def facts(run: Run) -> dict[str, Any]:
         "git_commit": git_commit(),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "hardware": hardware(),
-        "precision": {"name": run.precision.name, "emulated": run.precision.emulated, "why": run.precision.why},
+        "precision": {
+            "name": run.precision.name,
+            "emulated": run.precision.emulated,
+            "why": run.precision.why,
+        },
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "fingerprint": fingerprint(run),
     }
@@ -81,7 +87,8 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """Commit of the checkout llmkit runs from, with `+changes` if files differ from it; `` outside a checkout."""
+    """Commit of the checkout llmkit runs from, with `+changes` if files differ from it; `` outside a
+    checkout."""
     here = Path(__file__).parent
     ask = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
     try:

@@ -1,13 +1,15 @@
 """The training loop, all of it.
 
-`train(run)` is a generator: it yields one StepRecord per optimizer step and does nothing until asked for the next.
+`train(run)` is a generator: it yields one StepRecord per optimizer step and does nothing until asked for the
+next.
 
     for record in train(run):
         print(record.step, record.loss)
 
-Observers are told at three moments: `on_batch` (tokens are there), `on_backward` (gradients are there, unscaled and
-unclipped), `on_step` (the record is there). Nothing is open at a `yield`, all progress lives in `run`, and gradients
-are zeroed at the start of a step, so a step that died leaves nothing behind: call `train(run)` again and it goes on.
+Observers are told at three moments: `on_batch` (tokens are there), `on_backward` (gradients are there,
+unscaled and unclipped), `on_step` (the record is there). Nothing is open at a `yield`, all progress lives in
+`run`, and gradients are zeroed at the start of a step, so a step that died leaves nothing behind: call
+`train(run)` again and it goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
 from llmkit.errors import DeadIteratorError, NonFiniteError
@@ -76,12 +79,11 @@ def train(run: Run) -> Iterator[StepRecord]:
                         losses = run.replica(micro.x, micro.y)  # (b, T), nats
                         loss = (losses * micro.weight).sum() / run.positions
                     watch.lap("forward")
-                    with run.precision.backward():
-                        run.scaler.scale(loss).backward()
+                    run.scaler.scale(loss).backward()
                     run.batch.losses.append(losses.detach())
                     watch.lap("backward")
 
-            # agree, in one all-reduce: the loss, how many targets it is a mean of, and whether anyone wants to stop
+            # agree, in one all-reduce: loss sum, the targets behind it, and whether anyone wants to stop
             sums = run.batch.sums()
             asked = torch.tensor([float(run.stopped)], device=run.device)
             loss_sum, weight, stop = world.total(torch.cat((sums.sum(0), asked)).double())
@@ -91,13 +93,13 @@ def train(run: Run) -> Iterator[StepRecord]:
             grads = run.named_grads()
             norms = run.scaler.unscale_(grads, correction=run.config.tokens_per_step / max(weight, 1.0))
             mean_loss, grad_norm = loss_sum / max(weight, 1.0), world.norm(norms)
-            nonfinite = "loss" if not math.isfinite(mean_loss) else "grad" if not math.isfinite(grad_norm) else ""
+            nonfinite = first_nonfinite(mean_loss, grad_norm)
             run.found = {"loss": mean_loss, "grad_norm": grad_norm, "norms": norms, "nonfinite": nonfinite}
             run.notify("on_backward")
 
             # step or skip: non-finite gradients never reach the optimizer
             lr, scale = run.schedule(run.step), run.scaler.current
-            bad = [name for (name, _), norm in zip(grads, norms.tolist(), strict=True) if not math.isfinite(norm)]
+            bad = overflowed(grads, norms) if nonfinite else []
             if nonfinite or run.veto:
                 why = run.veto or f"non-finite {nonfinite}"
                 run.tell("skip", f"step {run.step} was skipped: {why}", why=why, parameters=bad[:8])
@@ -106,15 +108,16 @@ def train(run: Run) -> Iterator[StepRecord]:
                     group["lr"] = lr
                 clip_grads_with_norm_(run.model.parameters(), run.config.clip, torch.as_tensor(grad_norm))
                 run.optimizer.step()
-            hopeless = nonfinite and (nonfinite == "loss" or not run.scaler.can_back_off)
-            run.stuck = run.stuck + 1 if hopeless else 0
+            incurable = nonfinite and (nonfinite == "loss" or not run.scaler.can_back_off)
+            run.stuck = run.stuck + 1 if incurable else 0
             run.scaler.update(bad, phase="forward" if nonfinite == "loss" else "backward")
             watch.lap("optimizer")
 
             # record
             record = StepRecord(
-                step=run.step, loss=mean_loss, grad_norm=grad_norm, lr=lr, loss_scale=scale, tokens=int(weight),
-                clipped=grad_norm > run.config.clip, skipped=bool(nonfinite or run.veto), nonfinite=nonfinite,
+                step=run.step, loss=mean_loss, grad_norm=grad_norm, lr=lr, loss_scale=scale,
+                tokens=int(weight), clipped=grad_norm > run.config.clip,
+                skipped=bool(nonfinite or run.veto), nonfinite=nonfinite,
                 sequence_losses=tuple((sums[:, 0] / sums[:, 1].clamp(min=1.0)).tolist()),
                 documents=run.batch.documents, samples=tuple(run.batch.numpy.samples.tolist()),
             )  # fmt: skip
@@ -122,9 +125,24 @@ def train(run: Run) -> Iterator[StepRecord]:
             run.step += 1
         yield record
         if run.stuck >= run.config.patience:
-            raise NonFiniteError(
-                f"{run.stuck} steps in a row were non-finite, the last at step {record.step} (first seen in the "
-                f"{record.nonfinite}), and a smaller loss scale cannot help",
-                remedy="ask `llmkit diagnose` for the module, or roll back with `--supervise`",
-                step=record.step,
-            )
+            raise hopeless_run(run, record)
+
+
+def first_nonfinite(loss: float, grad_norm: float) -> str:
+    """Where non-finite numbers show first: in the loss, in the gradients, or nowhere."""
+    return "loss" if not math.isfinite(loss) else "grad" if not math.isfinite(grad_norm) else ""
+
+
+def overflowed(grads: list[tuple[str, Tensor]], norms: Tensor) -> list[str]:
+    """Parameters whose gradient is not finite; finite ones can still add up to an infinite norm."""
+    bad = [name for (name, _), norm in zip(grads, norms.tolist(), strict=True) if not math.isfinite(norm)]
+    return bad or ["the global norm"]
+
+
+def hopeless_run(run: Run, record: StepRecord) -> NonFiniteError:
+    return NonFiniteError(
+        f"{run.stuck} steps in a row were non-finite, the last at step {record.step} (first seen in the "
+        f"{record.nonfinite}), and a smaller loss scale cannot help",
+        remedy="ask `llmkit diagnose` for the module, or roll back with `--supervise`",
+        step=record.step,
+    )

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmkit.train.config import ModelConfig
+from llmkit.train.precision import recompute_contexts
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x), times a learned gain (arXiv 1910.07467). Computed in fp32 as LayerNorm is under autocast."""
+    """x / rms(x), times a learned gain (arXiv 1910.07467). Computed in fp32 as LayerNorm is under
+    autocast."""
 
     def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
@@ -44,7 +46,9 @@ def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
     frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)  # (D/2,)
     angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)[:, None] * frequency  # (T, D/2)
     a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()), dim=-1).to(x.dtype)
+    return torch.cat((a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()), dim=-1).to(
+        x.dtype
+    )
 
 
 class Attention(nn.Module):
@@ -114,7 +118,8 @@ class GPT(nn.Module):
         raises: IndexError for a token id outside the vocabulary
 
     Args:
-        generator: draws the initial weights; the global generator is not touched. None leaves them uninitialised
+        generator: draws the initial weights; the global generator is not touched. None leaves them
+        uninitialised
             (shape-only models on the meta device).
     """
 
@@ -155,7 +160,7 @@ class GPT(nn.Module):
         h = self.dropout(h)
         for block in self.blocks:
             if self.cfg.checkpoint_blocks and torch.is_grad_enabled():
-                h = checkpoint(block, h, use_reentrant=False)
+                h = checkpoint(block, h, use_reentrant=False, context_fn=recompute_contexts)
             else:
                 h = block(h)
         return self.norm(h)

@@ -1,7 +1,7 @@
 """AdamW with its two parameter groups, and the learning-rate schedule as a function of the step.
 
-    optimizer = adamw(model, cfg)
-    lr = WarmupCosine(cfg)(step)
+optimizer = adamw(model, cfg)
+lr = WarmupCosine(cfg)(step)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from llmkit.train.config import RunConfig
 def adamw(model: nn.Module, cfg: RunConfig) -> torch.optim.AdamW:
     """Matrices decay, vectors (norm gains, biases) do not; every trainable parameter is in exactly one group.
 
-    A tied embedding is one parameter and decays once. `fused` does the update in one pass over memory, without the
-    parameter-sized temporaries of `foreach`.
+    A tied embedding is one parameter and decays once. `fused` does the update in one pass over memory,
+    without the parameter-sized temporaries of `foreach`.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [

@@ -1,8 +1,8 @@
 """One process or many: everything the loop needs to know about ranks.
 
-Under `torchrun --nproc-per-node 2 -m llmkit train ...` each process holds a replica and a share of every batch
-(DistributedDataParallel; gloo on CPUs, NCCL on GPUs). Alone, the same calls cost nothing. Global numbers (loss, norms)
-come only from here, never from a local shard.
+Under `torchrun --nproc-per-node 2 -m llmkit train ...` each process holds a replica and a share of every
+batch (DistributedDataParallel; gloo on CPUs, NCCL on GPUs). Alone, the same calls cost nothing. Global
+numbers (loss, norms) come only from here, never from a local shard.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Parallel:
         return values.tolist()
 
     def norm(self, norms: Tensor) -> float:
-        """Global L2 norm from per-parameter norms, shape (n,). Gradients are whole on every rank here; a sharded
-        strategy sums the squares over ranks in this one place."""
+        """Global L2 norm from per-parameter norms, shape (n,). Gradients are whole on every rank here; a
+        sharded strategy sums the squares over ranks in this one place."""
         return torch.linalg.vector_norm(norms).item()
 
     def gather(self, value: object) -> list[object]:
@@ -84,7 +84,8 @@ def join(device: str = "auto", timeout_s: float = 120.0) -> Parallel:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "device is `cuda`, and PyTorch sees no GPU here", remedy="use device `cpu`, or install a CUDA build"
+            "device is `cuda`, and PyTorch sees no GPU here",
+            remedy="use device `cpu`, or install a CUDA build",
         )
     on_gpu = device != "cpu" and torch.cuda.is_available()
     world = int(os.environ.get("WORLD_SIZE", 1))

@@ -1,14 +1,16 @@
 """Mixed precision: real autocast on a GPU, an emulation of it on a CPU.
 
-A CPU has no fast fp16 kernels (10 to 30 times slower than fp32), and CPU autocast keeps other operations in half
-precision than CUDA's does. So on a CPU the tensors stay fp32 and their *values* are rounded as a GPU would:
+A CPU has no fast fp16 kernels (10 to 30 times slower than fp32), and CPU autocast keeps other operations in
+half precision than CUDA's does. So on a CPU the tensors stay fp32 and their *values* are rounded as a GPU
+would:
 
     operands rounded to half, products accumulated in fp32, the result rounded to half     (matrix products)
-    computed in fp32, not rounded                                                          (norms, softmax, losses)
-    rounded when every operand is half                                                     (everything else)
+    computed in fp32, not rounded                                                          (norms, softmax,
+    losses) rounded when every operand is half                                                     (everything
+    else)
 
-Half is sticky: a tensor that CUDA would hold in fp16 carries a mark, and an operation on marked tensors only gives a
-marked one. Values above 65504 become inf and values below 2^-25 become 0, in forward and in backward.
+Half is sticky: a tensor that CUDA would hold in fp16 carries a mark, and an operation on marked tensors only
+gives a marked one. Values above 65504 become inf and values below 2^-25 become 0, in forward and in backward.
 
     with precision.forward():
         losses = model(x, y)
@@ -23,16 +25,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# CUDA's autocast policy, from ATen/autocast_mode.h of torch 2.13 (AT_FORALL_LOWER_PRECISION_FP, AT_FORALL_FP32,
-# AT_FORALL_FP32_SET_OPT_DTYPE, AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE); operations of recurrent and vision
-# models left out. A test holds these sets against the header of the installed torch.
+# CUDA's autocast policy, from ATen/autocast_mode.h of torch 2.13 (AT_FORALL_LOWER_PRECISION_FP,
+# AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE, AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE); operations of
+# recurrent and vision models left out. A test holds these sets against the header of the installed torch.
 LOWER = frozenset(
-    """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d prelu addmm addmv addr matmul einsum mm
-    mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot scaled_dot_product_attention""".split()
+    """conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d prelu addmm addmv addr matmul
+    einsum mm mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot
+    scaled_dot_product_attention""".split()
 )
 FLOAT32 = frozenset(
     """acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow softplus layer_norm
@@ -46,10 +49,17 @@ COMPOSED = frozenset({"cross_entropy", "normalize", "softmin"})  # Python functi
 
 # Operations that move values and compute none: the mark goes along, rounding again would only cost time.
 MOVES = frozenset(
-    """view reshape transpose permute unflatten flatten chunk split unbind squeeze unsqueeze expand contiguous clone
-    detach __getitem__ narrow select stack cat movedim swapaxes t mT T repeat_interleave masked_fill view_as""".split()
+    """view reshape transpose permute unflatten flatten chunk split unbind squeeze unsqueeze expand contiguous
+    clone detach __getitem__ narrow select stack cat movedim swapaxes t mT T repeat_interleave masked_fill
+    view_as""".split()
 )
-_ALIASES = {"__matmul__": "matmul", "__rmatmul__": "matmul", "vector_norm": "linalg_vector_norm", "__pow__": "pow"}
+CASTS = frozenset({"float", "double", "to", "type"})
+_ALIASES = {
+    "__matmul__": "matmul",
+    "__rmatmul__": "matmul",
+    "vector_norm": "linalg_vector_norm",
+    "__pow__": "pow",
+}
 
 
 class _Round(torch.autograd.Function):
@@ -67,7 +77,9 @@ class _Round(torch.autograd.Function):
 
 def is_half(x: object) -> bool:
     """Whether CUDA would hold this tensor in half precision."""
-    return isinstance(x, Tensor) and (x.dtype in (torch.float16, torch.bfloat16) or hasattr(x, "emulated_dtype"))
+    return isinstance(x, Tensor) and (
+        x.dtype in (torch.float16, torch.bfloat16) or hasattr(x, "emulated_dtype")
+    )
 
 
 class EmulatedAutocast(TorchFunctionMode):
@@ -88,7 +100,11 @@ class EmulatedAutocast(TorchFunctionMode):
             out = func(*(self.half(a) for a in args), **{k: self.half(v) for k, v in kwargs.items()})
             return self.half(out)
         out = func(*args, **kwargs)
-        if name in FLOAT32 or name in COMPOSED or name in ("float", "to", "double"):
+        if (
+            name in CASTS
+        ):  # fp32 storage makes a cast to fp32 return its argument, mark and all: take an unmarked view
+            return out.view_as(out) if hasattr(out, "emulated_dtype") else out
+        if name in FLOAT32 or name in COMPOSED:
             return out
         if isinstance(out, (Tensor, tuple, list)) and self.all_half(args):
             return self.mark(out) if name in MOVES or name == "__get__" else self.half(out)
@@ -97,7 +113,7 @@ class EmulatedAutocast(TorchFunctionMode):
     def half(self, x: Any) -> Any:
         """Round a floating tensor and mark it; leave anything else alone."""
         if isinstance(x, (tuple, list)):
-            return type(x)(self.half(item) for item in x)
+            return type(x)([self.half(item) for item in x])
         if not isinstance(x, Tensor) or not x.is_floating_point():
             return x
         if hasattr(x, "emulated_dtype"):
@@ -111,7 +127,8 @@ class EmulatedAutocast(TorchFunctionMode):
         return x
 
     def all_half(self, args: tuple) -> bool:
-        """Type promotion: half only if every floating tensor among the operands is; Python numbers do not count."""
+        """Type promotion: half only if every floating tensor among the operands is; Python numbers do not
+        count."""
         tensors = [a for arg in args for a in (arg if isinstance(arg, (tuple, list)) else (arg,))]
         floating = [t for t in tensors if isinstance(t, Tensor) and t.is_floating_point()]
         return bool(floating) and all(hasattr(t, "emulated_dtype") for t in floating)
@@ -129,7 +146,13 @@ class Precision:
     def __init__(self, name: str, device: torch.device):
         self.name, self.dtype, self.device = name, DTYPES[name], device
         self.emulated = name != "fp32" and device.type == "cpu"
-        self.why = "emulated on a CPU" if self.emulated else f"autocast on {device.type}" if name != "fp32" else "exact"
+        self.why = (
+            "emulated on a CPU"
+            if self.emulated
+            else f"autocast on {device.type}"
+            if name != "fp32"
+            else "exact"
+        )
 
     def forward(self) -> AbstractContextManager:
         if self.name == "fp32":
@@ -138,6 +161,11 @@ class Precision:
             return EmulatedAutocast(self.dtype)
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def backward(self) -> AbstractContextManager:
-        """Autocast remembers its state for recomputed blocks; the emulation has to be there itself."""
-        return EmulatedAutocast(self.dtype) if self.emulated else nullcontext()
+
+def recompute_contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For `torch.utils.checkpoint`: a block is recomputed in backward as it was computed in forward.
+
+    Autocast sees to that itself; a function mode is not active while autograd runs, so it is entered again.
+    """
+    mode = _get_current_function_mode()
+    return nullcontext(), mode if isinstance(mode, EmulatedAutocast) else nullcontext()

@@ -1,7 +1,7 @@
 """A run: its parts, each of which can be swapped, and the batch on the device.
 
-    run = build(tiny(precision="fp16"))
-    run.schedule = lambda step: 1e-3        # a part is replaced by assignment
+run = build(tiny(precision="fp16"))
+run.schedule = lambda step: 1e-3        # a part is replaced by assignment
 """
 
 from __future__ import annotations
@@ -115,12 +115,16 @@ class Run:
     veto: str = ""  # set in on_backward to skip this update; the reason goes into the log
     stuck: int = 0  # non-finite steps in a row that no smaller scale can cure
     observers: list[Any] = field(default_factory=list)
-    parts: dict[str, Any] = field(default_factory=dict)  # name -> anything with state_dict, saved in checkpoints
+    parts: dict[str, Any] = field(
+        default_factory=dict
+    )  # name -> anything with state_dict, saved in checkpoints
     sinks: list[Callable[[Event], None]] = field(default_factory=list)
     clock: Any = field(default_factory=Clock)
     guard: Callable[[], AbstractContextManager] = nullcontext  # entered around each step's work
     batch: DeviceBatch | None = None
-    found: dict[str, Any] = field(default_factory=dict)  # loss, grad_norm, norms, nonfinite of the step under way
+    found: dict[str, Any] = field(
+        default_factory=dict
+    )  # loss, grad_norm, norms, nonfinite of the step under way
 
     def __post_init__(self):
         self.stopwatch = Stopwatch(self.clock)
@@ -153,7 +157,8 @@ class Run:
 
     @contextmanager
     def dropout_masks(self, index: int) -> Iterator[None]:
-        """Masks are a pure function of (seed, step, rank, micro-batch); the caller's global generator is left alone."""
+        """Masks are a pure function of (seed, step, rank, micro-batch); the caller's global generator is left
+        alone."""
         if not self.config.model.dropout:
             yield
             return
@@ -171,8 +176,8 @@ def build(cfg: RunConfig, dataset: TokenDataset | None = None, parallel: Paralle
         parallel: the ranks; None asks torchrun's environment.
 
     Raises:
-        ConfigError: vocabulary or batch do not fit the data or the number of ranks, or there is no such device.
-        DataError: the data cannot be opened.
+        ConfigError: vocabulary or batch do not fit the data or the number of ranks, or there is no such
+        device. DataError: the data cannot be opened.
     """
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -185,7 +190,10 @@ def build(cfg: RunConfig, dataset: TokenDataset | None = None, parallel: Paralle
         world=parallel.world,
     )  # fmt: skip
     scaler = LossScaler(
-        cfg.loss_scale, growth_interval=cfg.growth_interval, floor=cfg.scale_floor, enabled=cfg.precision == "fp16"
+        cfg.loss_scale,
+        growth_interval=cfg.growth_interval,
+        floor=cfg.scale_floor,
+        enabled=cfg.precision == "fp16",
     )
     return Run(
         config=cfg, model=model, replica=parallel.wrap(model), optimizer=adamw(model, cfg), scaler=scaler,
@@ -201,7 +209,7 @@ def check_fit(cfg: RunConfig, dataset: TokenDataset, world: int) -> None:
             f"the model has a vocabulary of {cfg.model.vocab_size} and data set `{dataset.name}` one of "
             f"{dataset.vocab_size}",
             expected="equal vocabularies",
-            remedy=f"set model vocab_size to {dataset.vocab_size}, or rebuild the data with that of the model",
+            remedy=f"set model vocab_size to {dataset.vocab_size}, or rebuild the data with the model's",
         )
     if cfg.batch % world:
         raise ConfigError(

@@ -1,16 +1,16 @@
 """The dynamic loss scaler, written out.
 
-fp16 gradients below 2^-25 vanish and above 65504 are infinite. Multiply the loss by a scale before backward, divide
-the gradients by it afterwards, and search for the largest scale that does not overflow: halve on overflow (the step
-is skipped, not repaired), double after `growth_interval` good steps in a row.
+fp16 gradients below 2^-25 vanish and above 65504 are infinite. Multiply the loss by a scale before backward,
+divide the gradients by it afterwards, and search for the largest scale that does not overflow: halve on
+overflow (the step is skipped, not repaired), double after `growth_interval` good steps in a row.
 
     scaler.scale(loss).backward()
     found = scaler.unscale_(named_grads)        # names of parameters with a non-finite gradient
     if not found: optimizer.step()
     scaler.update(found)
 
-Equal to `torch.amp.GradScaler` step by step, with one addition: a floor. torch's scale can fall to 0, at which every
-gradient is 0, passes the finite check, is divided by 0 and turns the weights into NaN.
+Equal to `torch.amp.GradScaler` step by step, with one addition: a floor. torch's scale can fall to 0, at
+which every gradient is 0, passes the finite check, is divided by 0 and turns the weights into NaN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class LossScaler:
         growth_interval: good steps in a row before the scale doubles; 2000 is torch.amp's default.
         floor: the scale never goes below this.
         enabled: False under fp32 and bf16, whose range needs no scaling: the scale is then 1 and stays there.
-        tell: called as tell(kind, says, **data) with `scale` on every change and `floor` on reaching the floor.
+        tell: called as tell(kind, says, **data) with `scale` on every change and `floor` on reaching the
+        floor.
     """
 
     growth_factor = 2.0
@@ -68,7 +69,8 @@ class LossScaler:
             correction: a factor applied in the same multiplication (the loop's token count).
 
         Returns:
-            The L2 norm of each unscaled gradient, shape (n,), float32. A norm that is not finite is an overflow.
+            The L2 norm of each unscaled gradient, shape (n,), float32. A norm that is not finite is an
+            overflow.
         """
         grads = [grad for _, grad in named_grads]
         factor = correction / self.current
@@ -86,8 +88,12 @@ class LossScaler:
         if not self.enabled:
             return
         if overflowed:
-            where = f"{overflowed[0]} and {len(overflowed) - 1} more" if len(overflowed) > 1 else overflowed[0]
-            self._change(self.current * self.backoff_factor, f"overflow in {phase}: {where}", overflowed[0], phase)
+            where = (
+                f"{overflowed[0]} and {len(overflowed) - 1} more" if len(overflowed) > 1 else overflowed[0]
+            )
+            self._change(
+                self.current * self.backoff_factor, f"overflow in {phase}: {where}", overflowed[0], phase
+            )
             return
         self.good_steps += 1
         if self.good_steps == self.growth_interval:
@@ -102,7 +108,9 @@ class LossScaler:
         old, self.current, self.good_steps = self.current, max(scale, self.floor), 0
         if self.current != old:
             says = f"loss scale {old:g} -> {self.current:g}: {reason}"
-            self.tell("scale", says, old=old, new=self.current, reason=reason, parameter=parameter, phase=phase)
+            self.tell(
+                "scale", says, old=old, new=self.current, reason=reason, parameter=parameter, phase=phase
+            )
         if scale < self.floor:
             says = f"loss scale is at its floor {self.floor:g} and a step still overflowed: {reason}"
             self.tell("floor", says, scale=self.current, reason=reason, parameter=parameter, phase=phase)
