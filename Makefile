@@ -36,13 +36,13 @@ demo: $(READY) ## train, break, rescue, diagnose, report, without a browser: abo
 test: $(READY) ## lint, unit tests, every notebook: at most 15 minutes on two cores
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pytest -n 2 -m "not slow" tests
+	$(RUN) pytest -n 2 --dist loadgroup -m "not slow" tests
 	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
 
 test-all: $(READY) ## the same with the slow tests: at most 60 minutes
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pytest -n 2 tests
+	$(RUN) pytest -n 2 --dist loadgroup tests
 	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
 
 grade: $(READY) ## grade exercises/*.ipynb, or NOTEBOOK=...
