@@ -1,0 +1,109 @@
+"""What is live: every storage once, by weak reference, in whole allocator blocks, by category.
+
+The one idea: a tensor's memory is its storage, views share it, and it is free the moment the last reference
+goes. A weak reference with a callback sees exactly that moment, so the ledger never has to search.
+
+    ledger = Ledger()
+    ledger.add(tensor.untyped_storage(), "activations")
+    ledger.live, ledger.by_category["activations"]
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+
+from llmkit.memory.sizes import rounded
+
+CATEGORIES = ("parameters", "gradients", "optimizer state", "activations", "temporaries", "inputs")
+
+
+class Block(weakref.ref):
+    """One live storage. Weak, so that counting memory never keeps it."""
+
+    __slots__ = ("key", "size", "category", "owner", "serial")
+
+
+class Ledger:
+    """Bytes live now and at the peak, by category.
+
+    A storage's category can become known late: a gradient is a temporary until `p.grad` points at it, an
+    Adam moment until the step has filled `optimizer.state`. A block that is renamed and was born before the
+    peak was live at the peak (it still is), so the peak's table is corrected with it.
+
+    Args:
+        device: count only storages on this kind of device, e.g. "cuda"; "" counts all.
+    """
+
+    def __init__(self, device: str = ""):
+        self._device = device
+        self.blocks: dict[
+            int, Block
+        ] = {}  # StorageImpl address -> block; addresses are reused, after the callback
+        self.live = 0  # bytes
+        self.by_category = dict.fromkeys(CATEGORIES, 0)
+        self.peak = 0  # bytes
+        self.peak_by_category = dict(self.by_category)
+        self._peak_serial = 0
+        self._serial = 0
+
+    def add(self, storage: torch.UntypedStorage, category: str, owner: str = "") -> bool:
+        """Count one new storage; True when that made a new peak. About a microsecond."""
+        size = rounded(storage.nbytes())
+        if size == 0 or (self._device and storage.device.type != self._device):
+            return False  # CUDA allocates nothing for an empty tensor
+        block = Block(storage, self._freed)
+        self._serial += 1
+        block.key, block.size, block.category = storage._cdata, size, category
+        block.owner, block.serial = owner, self._serial
+        self.blocks[block.key] = block
+        self.live += size
+        self.by_category[category] += size
+        if self.live <= self.peak:
+            return False
+        self.peak, self._peak_serial = self.live, self._serial
+        self.peak_by_category = self.by_category.copy()
+        return True
+
+    def _freed(self, block: Block) -> None:
+        if self.blocks.pop(block.key, None) is not None:
+            self.live -= block.size
+            self.by_category[block.category] -= block.size
+
+    def name(self, tensor: torch.Tensor | None, category: str, owner: str = "") -> None:
+        """Say what a tensor's storage is, counting it if it was unknown."""
+        if tensor is None or tensor.layout is not torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        block = self.blocks.get(storage._cdata)
+        if block is None:
+            self.add(storage, category, owner)
+            return
+        block.owner = owner or block.owner
+        if block.category == category:
+            return
+        self.by_category[block.category] -= block.size
+        self.by_category[category] += block.size
+        if block.serial <= self._peak_serial:
+            self.peak_by_category[block.category] -= block.size
+            self.peak_by_category[category] += block.size
+        block.category = category
+
+    def owner(self, values: Iterable[object]) -> str:
+        """The owner of the first tensor that has one, among arguments and lists of arguments."""
+        for value in values:
+            if isinstance(value, tuple | list):
+                found = self.owner(value)
+                if found:
+                    return found
+            elif isinstance(value, torch.Tensor) and value.layout is torch.strided:
+                block = self.blocks.get(value.untyped_storage()._cdata)
+                if block is not None and block.owner:
+                    return block.owner
+        return ""
+
+    def close(self) -> None:
+        """Drop the weak references; the totals stay readable."""
+        self.blocks.clear()
