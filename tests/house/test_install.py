@@ -98,8 +98,10 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": path or os.environ["PATH"]}
-    environment.pop("MAKEFLAGS", None)  # `make test` itself runs under make
+    ours = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))
+    }  # `make test` is make too
+    environment = {**ours, "PATH": path or os.environ["PATH"]}
     return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
