@@ -240,7 +240,7 @@ class Checkpoints:
         if rank_file.exists():
             _restore_rank(run, _read(rank_file, torch.device("cpu")))
         run.optimizer.zero_grad(set_to_none=True)
-        run.stopped, run.veto = False, ""
+        run.stop_asked, run.stopped, run.veto = False, False, ""
         reasons = differences(manifest["fingerprint"], fingerprint(run))
         exact = "exact" if not reasons else "not exact: " + "; ".join(reasons)
         run.tell(

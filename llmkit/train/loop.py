@@ -85,7 +85,7 @@ def train(run: Run) -> Iterator[StepRecord]:
 
             # agree, in one all-reduce: loss sum, the targets behind it, and whether anyone wants to stop
             sums = run.batch.sums()
-            asked = torch.tensor([float(run.stopped)], device=run.device)
+            asked = torch.tensor([float(run.stop_asked)], device=run.device)
             loss_sum, weight, stop = world.total(torch.cat((sums.sum(0), asked)).double())
             run.stopped = stop > 0
 

@@ -111,7 +111,8 @@ class Run:
     dataset: TokenDataset
     micro_batch: int | None = None  # sequences per forward pass; None: all of this rank's
     step: int = 0  # the next step to do
-    stopped: bool = False  # set to finish after the current step, on every rank
+    stop_asked: bool = False  # this rank would like to stop; agreed on in the next all-reduce
+    stopped: bool = False  # all ranks have agreed; the step under way is finished
     veto: str = ""  # set in on_backward to skip this update; the reason goes into the log
     stuck: int = 0  # non-finite steps in a row that no smaller scale can cure
     observers: list[Any] = field(default_factory=list)

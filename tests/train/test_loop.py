@@ -279,10 +279,10 @@ def test_stopping_finishes_the_step_and_the_run_can_go_on(tiny_run):
     done = []
     for record in train(run):
         done.append(record.step)
-        run.stopped = record.step == 3
-    assert done == [0, 1, 2, 3]
-    run.stopped = False
-    assert [r.step for r in train(run)] == [4, 5, 6, 7, 8, 9]
+        run.stop_asked = record.step == 3
+    assert done == [0, 1, 2, 3, 4]  # the wish travels with the next all-reduce
+    run.stop_asked = run.stopped = False
+    assert [r.step for r in train(run)] == [5, 6, 7, 8, 9]
 
 
 def test_every_target_can_be_traced_to_its_document(tiny_run):
