@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from llmkit.data.corpus import FORMAT, MANIFEST, Document, text_digest
 from llmkit.data.dataset import SPLITS, TokenDataset, require_text
 from llmkit.data.shards import write_file, write_shards
 from llmkit.data.tokenizer import END_ID, train_tokenizer
-from llmkit.errors import ConfigError, DataError
+from llmkit.errors import ConfigError, DataError, StorageError
 from llmkit.folder import storage, sync_folder
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ REFERENCE_TEXT = {
     "docstrings": "1739cc2e88b5414474cd9f19f6ac58125722517c0b5142ce5ac0458c32648e8e",
     "generated": "feb9a4c359d8cfaa22e66924ab6888b5ac8f1deb6d2acbb152e7b49a7633ff28",
 }
+
+LARGEST_UINT16 = 2**16  # vocabularies up to here have ids of two bytes
 
 
 def build(
@@ -74,12 +78,16 @@ def build(
     require_text(documents)
     assert [d.id for d in documents] == list(range(len(documents))), "ids are 0, 1, 2, ..."
     refuse_occupied(folder)
-    with storage(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{token_hex(4)}.tmp")
     try:
+        with storage(folder):
+            sweep(folder)
+            temporary.mkdir(parents=True)
         write_dataset(documents, temporary, vocab_size, name, sources, val_share, shard_tokens)
         publish(temporary, folder)
+    except StorageError as error:
+        with storage(folder):  # name the folder that was asked for, not a file in the temporary one
+            raise error.__cause__ from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return TokenDataset(folder)
@@ -94,23 +102,32 @@ def refuse_occupied(folder: Path) -> None:
         )
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed builds of this folder left behind more than a day ago."""
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        with suppress(FileNotFoundError):  # another build swept it
+            if left.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def publish(temporary: Path, folder: Path) -> None:
-    """Rename a finished build to its place; if another process was first, its equal build stands."""
+    """Rename a finished build to its place. If another process was quicker with an equal one, that stands.
+
+    Raises:
+        DataError: another process was quicker, with other data.
+    """
+    from llmkit.data.manifest import read_manifest
+
     with storage(folder):
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp made it private
         sync_folder(temporary)
         try:
             os.replace(temporary, folder)
         except OSError:
             if not (folder / MANIFEST).exists():
                 raise
+            if read_manifest(folder).digest != read_manifest(temporary).digest:
+                refuse_occupied(folder)
         sync_folder(folder.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_dataset(
@@ -129,7 +146,7 @@ def write_dataset(
 
     texts = [d.text for d in documents]
     tokenizer = train_tokenizer(texts, vocab_size)
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    dtype = np.uint16 if tokenizer.vocab_size <= LARGEST_UINT16 else np.uint32
     encoded = [np.array([*ids, END_ID], dtype=dtype) for ids in tokenizer.encode_batch(texts)]
     index = np.zeros((len(documents), 3), dtype="<i8")
     index[:, 0] = split_codes(texts, val_share)

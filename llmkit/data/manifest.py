@@ -17,7 +17,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmkit.data.corpus import MANIFEST
 from llmkit.errors import DataError, IntegrityError
@@ -74,6 +74,15 @@ class Manifest(Strict):
     names: FileEntry  # per document: its source, one JSON string a line
     shards: list[ShardEntry]
 
+    @model_validator(mode="after")
+    def shards_fit(self) -> Manifest:
+        """Positions are found by division, so each shard has to have the size that they assume."""
+        for split, entry in self.splits.items():
+            tokens = [shard.tokens for shard in self.shards if shard.split == split]
+            if sum(tokens) != entry.tokens or any(n != self.shard_tokens for n in tokens[:-1]):
+                raise ValueError(f"its shards do not make up split `{split}`")
+        return self
+
     def recompute(self) -> str:
         """The data-set digest from its parts, as described at the top of this file."""
         lines = [
@@ -107,11 +116,8 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        what = (
-            f"field `{where}`: {first['msg'][:1].lower()}{first['msg'][1:]}"
-            if where
-            else first["msg"].lower()
-        )
+        says = first["msg"].removeprefix("Value error, ")
+        what = (f"field `{where}`: " if where else "") + says[:1].lower() + says[1:]
         raise IntegrityError(f"`{path}` is corrupt: {what}", remedy="build the data set again") from error
     if manifest.recompute() != manifest.digest:
         raise IntegrityError(
