@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmkit import folder, records
+from llmkit.observe.nonfinite import Site
 from llmkit.train import ModelConfig, RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,11 @@ def test_every_event_that_is_told_is_described_with_its_data():
     assert {
         f"{kind}: {key}" for kind, keys in told().items() for key in keys if f"`{key}`" not in described[kind]
     } == set()
+
+
+def test_the_first_non_finite_site_is_described_whole():
+    (data,) = [data for kind, _, data in rows("Kinds of event") if kind == "`nonfinite`"]
+    assert [f.name for f in dataclasses.fields(Site) if f"`{f.name}`" not in data] == []
 
 
 def test_every_event_that_is_described_is_told():
