@@ -32,6 +32,13 @@ def rows(title: str) -> list[list[str]]:
     ][1:]
 
 
+def spelled(data: ast.AST | None) -> set[str]:
+    """Keys of a dict that is written out."""
+    return (
+        {k.value for k in data.keys if isinstance(k, ast.Constant)} if isinstance(data, ast.Dict) else set()
+    )
+
+
 def told() -> dict[str, set[str]]:
     """Kind of event -> keys of its data, from every call in llmkit/ that spells them out."""
     found: dict[str, set[str]] = {}
@@ -44,9 +51,9 @@ def told() -> dict[str, set[str]]:
             if name == "tell" and call.args:
                 kind, keys = call.args[0], {k for k in keywords if k != "says"}
             elif name == "Event" and "kind" in keywords:
-                data = keywords.get("data")
-                spelled = data.keys if isinstance(data, ast.Dict) else []
-                kind, keys = keywords["kind"], {k.value for k in spelled if isinstance(k, ast.Constant)}
+                kind, keys = keywords["kind"], spelled(keywords.get("data"))
+            elif name == "_alarm" and len(call.args) == 2:
+                kind, keys = ast.Constant("alarm"), spelled(call.args[1])
             else:
                 continue
             if isinstance(kind, ast.Constant):
