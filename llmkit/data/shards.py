@@ -44,6 +44,7 @@ class TokenStream:
 
     def read(self, start: int, out: np.ndarray) -> None:
         """Fill `out` (n,) with the tokens from `start` on; the caller keeps within the stream."""
+        assert 0 <= start <= self._length - len(out), "beyond the stream"
         done = 0
         while done < len(out):
             shard, offset = divmod(start + done, self.shard_tokens)

@@ -52,6 +52,8 @@ def test_shards_read_as_one_array_across_their_borders(small):
     assert [stream[999], stream[1000], stream[-1]] == [whole[999], whole[1000], whole[-1]]
     with pytest.raises(IndexError):
         stream[len(whole)]
+    with pytest.raises(AssertionError, match="beyond the stream"):
+        stream.read(len(whole) - 3, np.empty(4, dtype=np.int64))
 
 
 def test_shards_are_mapped_and_cannot_be_written(small):
