@@ -1,0 +1,1 @@
+"""References, hidden inputs and judges of the exercises: absent from the sandbox."""
