@@ -1,0 +1,28 @@
+"""THE INSTRUMENTS: they look and never touch. With them or without, a run has the same bits.
+
+from llmkit.observe import Recorder
+
+with Recorder(folder).attached(run):
+    list(train(run))
+"""
+
+from llmkit.observe.activations import Activations
+from llmkit.observe.base import Observer
+from llmkit.observe.gradients import Gradients
+from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
+from llmkit.observe.postmortem import oom_event
+from llmkit.observe.recorder import Recorder
+from llmkit.observe.throughput import Throughput, throughput
+
+__all__ = [
+    "Activations",
+    "Gradients",
+    "Observer",
+    "Recorder",
+    "Site",
+    "Throughput",
+    "Tracer",
+    "oom_event",
+    "throughput",
+    "trace_nonfinite",
+]

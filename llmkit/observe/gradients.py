@@ -1,0 +1,82 @@
+"""How large every gradient is and how far every weight moves, at every step.
+
+The one idea: the update is known only by its result, so the weights are copied before the optimizer runs and
+subtracted after. Gradient norms cost nothing: the loop has them.
+
+    gradients = Gradients()
+    run.observers.append(gradients)
+    gradients.tensors["head.weight"]        # {"grad_norm": ..., "weight_norm": ..., "update_ratio": ...}
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmkit.records import StepRecord
+
+
+class Gradients:
+    """Per parameter: L2 norm of the gradient and of the weights, and their update/weight ratio ||dW|| /
+    ||W||.
+
+    Adds `update_ratio_median` and `update_ratio_max` over parameters to the record of a step that made an
+    update.
+
+    Cost: one more copy of the trained parameters in memory; five passes over them a step (copy, norm,
+        subtract,
+    norm); one device sync. benchmarks/loop.py has the time.
+
+    Attributes:
+        tensors: parameter name -> `grad_norm` (unscaled, before clipping), `weight_norm` (before the update),
+            `update_ratio` (0 on a skipped step; NaN where all weights are 0), of the last step.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, dict[str, float]] = {}
+        self._names: list[str] = []
+        self._weights: list[Tensor] = []
+        self._before: list[Tensor] = []
+
+    @torch.no_grad()
+    def on_backward(self, run: Any) -> None:
+        named = [(name, p.detach()) for name, p in run.model.named_parameters() if p.grad is not None]
+        self._names, self._weights = [name for name, _ in named], [weight for _, weight in named]
+        if not _alike(self._before, self._weights):
+            self._before = [torch.empty_like(weight) for weight in self._weights]
+        torch._foreach_copy_(self._before, self._weights)
+
+    @torch.no_grad()
+    def on_step(self, run: Any, record: StepRecord) -> None:
+        grad_norms = run.found["norms"]
+        weight_norms = _norms(self._before)
+        if record.skipped:
+            updates = torch.zeros_like(weight_norms)
+        else:
+            torch._foreach_sub_(self._before, self._weights)
+            updates = _norms(self._before)
+        ratios = torch.where(weight_norms > 0, updates / weight_norms, math.nan)
+        rows = torch.stack((grad_norms, weight_norms, ratios), dim=1).tolist()
+        self.tensors = {
+            name: {"grad_norm": grad_norm, "weight_norm": weight_norm, "update_ratio": ratio}
+            for name, (grad_norm, weight_norm, ratio) in zip(self._names, rows, strict=True)
+        }
+        known = [row[2] for row in rows if math.isfinite(row[2])]
+        if known and not record.skipped:
+            record.stats["update_ratio_median"] = statistics.median(known)
+            record.stats["update_ratio_max"] = max(known)
+
+
+def _alike(a: list[Tensor], b: list[Tensor]) -> bool:
+    return [(t.shape, t.dtype, t.device) for t in a] == [(t.shape, t.dtype, t.device) for t in b]
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    """(n,) float32."""
+    if not tensors:
+        return torch.zeros(0)
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
