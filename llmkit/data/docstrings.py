@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import csv
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def docstrings() -> tuple[list[Document], dict[str, Any]]:
 
     Raises:
         MissingDependency: a package is not installed.
-        IntegrityError: a file is not the one its wheel brought.
+        IntegrityError: a file is not the one its wheel brought, or there are none.
     """
     documents: list[Document] = []
     packages, unparsed, seen = {}, [], set()
@@ -89,23 +90,36 @@ def package_files(package: str) -> tuple[list[tuple[str, bytes]], bool]:
         IntegrityError: a file is missing or has another SHA-256 than RECORD says.
     """
     home = installed(package)
-    listed = [
-        file
-        for file in home.files or []
-        if file.parts[0] == package and file.suffix == ".py" and "tests" not in file.parts
-    ]
-    if listed and all(file.hash for file in listed):
-        by_name = sorted((file.as_posix(), Path(file.locate()), file.hash.value) for file in listed)
-        return [(name, checked(package, path, sha256)) for name, path, sha256 in by_name], True
+    # not `home.files`: since Python 3.12 that leaves out files that are missing, and they would go unnoticed
+    listed = sorted(
+        row for row in csv.reader((home.read_text("RECORD") or "").splitlines()) if wanted(row[0], package)
+    )
+    if listed and all(sha256.startswith("sha256=") for _, sha256, _ in listed):
+        paths = [(name, Path(home.locate_file(name)), sha256[7:]) for name, sha256, _ in listed]
+        return [(name, checked(package, path, sha256)) for name, path, sha256 in paths], True
     # a distributor's package without a RECORD: the same files, unchecked
     root = Path(home.locate_file(package))
-    names = {path.relative_to(root.parent).as_posix(): path for path in root.rglob("*.py")}
-    return [(n, p.read_bytes()) for n, p in sorted(names.items()) if "tests" not in n.split("/")], False
+    found = {path.relative_to(root.parent).as_posix(): path for path in root.rglob("*.py")}
+    if not found:
+        raise IntegrityError(
+            f"`{package}` is installed without its sources in `{root}`", remedy=reinstall(package)
+        )
+    return [(name, found[name].read_bytes()) for name in sorted(found) if wanted(name, package)], False
+
+
+def reinstall(package: str) -> str:
+    return f"pip install --force-reinstall --no-deps {package}=={PACKAGES[package]}"
+
+
+def wanted(name: str, package: str) -> bool:
+    """Whether an installed file is source of the package itself, tests left out."""
+    first, *parts = name.split("/")
+    return first == package and name.endswith(".py") and "tests" not in parts
 
 
 def checked(package: str, path: Path, sha256: str) -> bytes:
     """The bytes of a file whose SHA-256 is known in RECORD's spelling: URL-safe base 64 without padding."""
-    remedy = f"pip install --force-reinstall --no-deps {package}=={PACKAGES[package]}"
+    remedy = reinstall(package)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

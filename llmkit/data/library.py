@@ -42,7 +42,7 @@ def cached(
     """The data set with this identity from the cache, built there first if need be."""
     from importlib.metadata import version
 
-    identity = {**identity, "format": FORMAT, "tokenizers": version("tokenizers"), "vocab_size": vocab_size}
+    identity = {**identity, "format": FORMAT, "tokenizers": version("tokenizers")}
     key = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:10]
     folder = (Path(cache) if cache is not None else cache_folder()) / f"{name}-{vocab_size}-{key}"
     if not (folder / MANIFEST).exists():

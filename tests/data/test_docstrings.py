@@ -148,6 +148,17 @@ def test_without_a_record_the_text_is_the_same_and_the_manifest_says_so(package)
     assert sources["packages"]["llmkit_sample"]["record"] == "absent"
 
 
+def test_a_package_without_its_sources_is_refused(package):
+    (package / "llmkit_sample-1.5.dist-info" / "RECORD").write_text("llmkit_sample.pth,,\n")
+    (package / "llmkit_sample").rename(package / "elsewhere")
+    with pytest.raises(IntegrityError) as error:
+        docstrings()
+    assert str(error.value) == (
+        f"`llmkit_sample` is installed without its sources in `{package / 'llmkit_sample'}`\n"
+        "  remedy: pip install --force-reinstall --no-deps llmkit_sample==1.5"
+    )
+
+
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(room, "PACKAGES", {"llmkit_nowhere": "2.0"})
     with pytest.raises(MissingDependency) as error:
