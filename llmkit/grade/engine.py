@@ -68,9 +68,7 @@ class Log:
         self.ended, self.because, self.printed = "", "", 0
 
     def start(self, position: int) -> None:
-        (self.folder / "progress").write_text(
-            str(position)
-        )  # for the examiner, should this process be killed
+        (self.folder / "progress").write_text(str(position))  # in case this process is killed
 
     def cell(self, position: int, status: str, ename: str = "", evalue: str = "") -> None:
         self.cells.append(

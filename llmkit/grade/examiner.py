@@ -32,6 +32,10 @@ PATIENCE = 15.0  # seconds a killed notebook may take to be swept before the wor
 MAX_RESULT = 8 * 2**20  # characters of a worker's result file
 
 
+ENDINGS = ("done", "died", "hung", "flood", "garbled", "start")  # as the worker says them
+STOPS = ("wall", "memory", "processes", "disk")  # as the examiner does
+
+
 @dataclass(kw_only=True)
 class Run:
     """What came of one run, unjudged: texts and facts."""
@@ -40,7 +44,7 @@ class Run:
     bundles: dict[str, list[Any]] = field(
         default_factory=dict
     )  # position -> texts displayed under our MIME type
-    ended: str = "lost"  # done, died, hung, flood, garbled, start; wall, memory, processes, disk; lost
+    ended: str = "lost"  # one of ENDINGS, of STOPS, or "lost"
     because: str = ""
     position: int = -1  # of the cell that ran last; -1 when none did
     seconds: float = 0.0
@@ -166,18 +170,29 @@ class Examiner:
 
 
 def _read_result(private: Path, run: Run, stopped: str) -> None:
-    """Fill `run` from the worker's files. Without them it stays "lost", never passed."""
-    progress = private / "progress"
-    run.position = int(progress.read_text() or -1) if progress.exists() else -1
-    if stopped:
-        run.ended = stopped
-    result, crash = private / "result.json", private / "crash"
-    if result.exists() and result.stat().st_size <= MAX_RESULT:
-        found = strict_json(result.read_text(), nesting=8)
-        run.cells, run.bundles = found["cells"], found["bundles"]
-        run.ended, run.because = stopped or found["ended"] or "lost", found["because"]
-    elif crash.exists():
-        run.because = crash.read_text()[:300]
+    """Fill `run` from the worker's files. Without them it stays "lost", never passed.
+
+    The worker wrote them; but without a sandbox a learner can write there too.
+    """
+    run.ended = stopped or run.ended
+    try:
+        run.position = int(_text(private / "progress") or -1)
+        found = strict_json(_text(private / "result.json"), nesting=8)
+        shape = {"position": int, "status": str, "ename": str, "evalue": str}
+        if not all(type(cell[key]) is kind for cell in found["cells"] for key, kind in shape.items()):
+            raise TypeError("a cell of another form")
+        run.bundles = {str(key): list(texts) for key, texts in found["bundles"].items()}
+        run.cells, run.because = found["cells"], str(found["because"])
+        run.ended = stopped or (found["ended"] if found["ended"] in ENDINGS else "lost")
+    except (AttributeError, LookupError, TypeError, ValueError):
+        run.because = _text(private / "crash")[:300] or "the worker left no result"
+
+
+def _text(path: Path) -> str:
+    """A small file's text; "" when there is none."""
+    if not path.is_file() or path.stat().st_size > MAX_RESULT:
+        return ""
+    return path.read_text(errors="replace")
 
 
 def descendants(pid: int) -> list[psutil.Process]:

@@ -55,7 +55,7 @@ ENDINGS = {  # how a run ended -> status, and what happened, said after the name
     "disk": (ERROR, "wrote more to disk than the limit"),
     "flood": (ERROR, "printed more than the limit"),
     "garbled": (MALFORMED, "made the kernel send messages that cannot be read"),
-    "start": (DIED, "was not reached: the kernel did not start"),
+    "start": (DIED, "did not get a kernel"),
     "lost": (DIED, "was running when the worker was lost"),
 }
 
@@ -150,11 +150,9 @@ class Sitting:
     exercise: Exercise
     answers: dict[str, list[dict[str, Any]] | None] = field(default_factory=dict)  # None: no such function
     troubles: dict[str, tuple[str, str]] = field(default_factory=dict)  # task -> status, what happened
-    left_out: dict[int, tuple[str, str]] = field(
-        default_factory=dict
-    )  # learner's cell -> status, what happened
+    left_out: dict[int, tuple[str, str]] = field(default_factory=dict)  # cell -> status, what happened
     errors: dict[int, str] = field(default_factory=dict)  # learner's cell -> error it raised
-    last: tuple[str, str] = ENDINGS["wall"]  # how the last run that was cut short ended
+    last: tuple[str, str] = TIMEOUT, "was not reached before the time was up"  # of tasks without an answer
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -190,16 +188,19 @@ class Sitting:
                 self._collect(pending[position - first], cell, run.bundles.get(str(position), []), nonce)
         if run.ended == "done":
             return
-        status, happened = self.last = ENDINGS[run.ended]
-        if run.position < 0:
-            return  # no cell was reached: nobody's fault, run again
-        if run.position < len(cells):
+        status, happened = ENDINGS[run.ended]
+        if run.position < 0:  # nobody's fault: run again
+            self.last = DIED, f"no cell was reached: {run.because or happened}"
+        elif run.position < len(cells):
             number = cells[run.position]
             self.left_out[number] = status, f"code cell {number + 1} {happened}"
         elif 0 <= run.position - first < len(pending):
             name = pending[run.position - first]
             if name not in self.answers:
                 self.troubles.setdefault(name, (status, f"`{name}` {happened}"))
+        else:
+            for name in pending:
+                self.troubles.setdefault(name, (status, f"code that the notebook hooked in {happened}"))
 
     def _collect(self, name: str, cell: dict[str, Any], texts: list[Any], nonce: str) -> None:
         """The answers of one task, or why there are none."""

@@ -18,7 +18,8 @@ from rich.console import Console
 from llmkit.errors import GradeError, MissingDependency, StorageError
 from llmkit.grade import exit_code, grade, print_plain, print_rich
 from llmkit.grade import sandbox as boxes
-from llmkit.grade.examiner import Examiner
+from llmkit.grade.examiner import ENDINGS, STOPS, Examiner, Run, _read_result
+from llmkit.grade.grading import ENDINGS as WORDS
 from llmkit.grade.grading import grade_one
 from llmkit.grade.report import to_dict, write_junit
 from llmkit.grade.verdict import (
@@ -153,6 +154,25 @@ def test_the_time_limit_of_a_whole_notebook_holds(patient, written, right_cells)
     assert report.seconds < 4 + 5
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"result.json": "[" * 99},
+        {"result.json": "[]", "progress": "7"},
+        {"result.json": '{"cells": [{"position": "x"}], "bundles": {}, "ended": "done", "because": ""}'},
+        {"result.json": '{"cells": [], "bundles": [], "ended": "done", "because": ""}'},
+        {"result.json": '{"cells": [], "bundles": {}, "ended": "PASS", "because": ""}', "progress": "x"},
+    ],
+)
+def test_a_result_that_is_missing_or_forged_is_a_lost_run(files, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    run = Run()
+    _read_result(tmp_path, run, "")
+    assert (run.ended, run.bundles) == ("lost", {})
+
+
 @pytest.mark.slow
 def test_without_a_sandbox_the_same_verdicts_come_with_the_word_rlimits(written, right_cells):
     weak = boxes.Isolation("rlimits", "bubblewrap is not installed")
@@ -182,6 +202,10 @@ def test_the_examiner_stays_small_whatever_is_thrown_at_it(sandboxed, written):
     mib, torch = done.stdout.split()
     assert float(mib) < 200
     assert torch == "False"
+
+
+def test_every_way_a_run_can_end_has_a_word():
+    assert set(WORDS) | {"done"} == {*ENDINGS, *STOPS, "lost"}
 
 
 # ------------------------------------------------------------------------------------ refusals, word for word

@@ -78,21 +78,10 @@ def random_pattern(rng: random.Random, length: int, share: float) -> list[bool]:
 def hidden_update(rng: random.Random) -> list[Case]:
     cases = []
     for share in (0.0, 0.1, 0.2, 0.3, 0.5, 0.9):
-        interval, growth, backoff = (
-            rng.choice([1, 2, 3, 5]),
-            rng.choice([2.0, 4.0, 1.5]),
-            rng.choice([0.5, 0.25, 0.75]),
-        )
+        growth, backoff = rng.choice([2.0, 4.0, 1.5]), rng.choice([0.5, 0.25, 0.75])
+        rule = {"growth": growth, "backoff": backoff, "interval": rng.choice([1, 2, 3, 5])}
         pattern = random_pattern(rng, rng.randint(12, 24), share)
-        cases.append(
-            Case(
-                pattern=pattern,
-                scale=2.0 ** rng.randint(0, 24),
-                growth=growth,
-                backoff=backoff,
-                interval=interval,
-            )
-        )
+        cases.append(Case(pattern=pattern, scale=2.0 ** rng.randint(0, 24), **rule))
     good = [False] * rng.randint(5, 9)
     cases.append(Case(pattern=[*good, True, *good], scale=2.0**126, growth=2.0, backoff=0.5, interval=2))
     cases.append(Case(pattern=good, scale=2.0**127, growth=2.0, backoff=0.5, interval=rng.randint(2, 4)))
