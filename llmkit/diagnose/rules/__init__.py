@@ -1,0 +1,1 @@
+"""The rules, one function each. `llmkit.diagnose.engine.RULES` lists them."""
