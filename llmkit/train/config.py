@@ -247,8 +247,8 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def tiny(**overrides: Any) -> RunConfig:
-    """About 0.14M parameters, 512 tokens a step, some ten milliseconds a step: tests and most cells."""
-    return vary(RunConfig(name="tiny", threads=1), **overrides)
+    """About 0.14M parameters on real text, 512 tokens a step, some ten milliseconds: tests and most cells."""
+    return vary(RunConfig(name="tiny", data="docstrings", threads=1), **overrides)
 
 
 def laptop(**overrides: Any) -> RunConfig:

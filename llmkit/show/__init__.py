@@ -1,0 +1,12 @@
+"""THE WINDOWS: plots, the report, the cockpit. They draw what other rooms computed.
+
+from llmkit.show import cockpit, plots, write_report
+
+write_report("runs/mine")
+"""
+
+from llmkit.show import plots
+from llmkit.show.cockpit import Cockpit, cockpit
+from llmkit.show.report import write_report
+
+__all__ = ["Cockpit", "cockpit", "plots", "write_report"]
