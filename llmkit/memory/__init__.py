@@ -6,9 +6,10 @@ with budget("24 MiB", run):
 
 from __future__ import annotations
 
-from llmkit.memory.budget import Budget, budget, measure
+from llmkit.memory.budget import Budget, budget
 from llmkit.memory.facts import OutOfMemory, Peak
 from llmkit.memory.ledger import CATEGORIES
+from llmkit.memory.measure import measure
 from llmkit.memory.sizes import parse_size, show_size
 
 __all__ = ["CATEGORIES", "Budget", "OutOfMemory", "Peak", "budget", "measure", "parse_size", "show_size"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -61,29 +60,12 @@ def budget(
         torch.OutOfMemoryError: inside, at the operation that would exceed the limit; its `.llmkit` is an
             OutOfMemory.
     """
-    model, optimizer = _parts(run_or_model, optimizer, as_stored)
+    model, optimizer = parts_of(run_or_model, optimizer, as_stored)
     return Budget(parse_size(limit), model, optimizer)
 
 
-def measure(
-    work: Callable[[], object],
-    run_or_model: Any = None,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    as_stored: bool = False,
-) -> Peak:
-    """Call `work()` under an unlimited budget and say how much it needed, when and where.
-
-    The first AdamW step makes the moments: measure two steps to see what every later one needs.
-    Arguments and errors as in `budget`; what `work` does to the model stays done.
-    """
-    model, optimizer = _parts(run_or_model, optimizer, as_stored)
-    with Budget(math.inf, model, optimizer) as counted:
-        work()
-    return counted.peak
-
-
-def _parts(run_or_model, optimizer, as_stored):
+def parts_of(run_or_model: Any, optimizer: Any, as_stored: bool) -> tuple[Any, Any]:
+    """Model and optimizer of what `budget` was given. Raises ConfigError as `budget` does."""
     if run_or_model is None or isinstance(run_or_model, torch.nn.Module):
         return run_or_model, optimizer
     if not isinstance(getattr(run_or_model, "model", None), torch.nn.Module):
@@ -126,6 +108,19 @@ class Budget(TorchDispatchMode):
     def live(self) -> int:
         """Bytes live now."""
         return self._ledger.live
+
+    @property
+    def phase(self) -> str:
+        """ "forward", "backward" or "optimizer"."""
+        return self._places.phase
+
+    def fits(self, size: int, args: tuple) -> bool:
+        """Whether an operation on `args` may have `size` bytes more. A subclass may be stricter."""
+        return self._ledger.live + size <= self.limit
+
+    def owner_of(self, args: tuple) -> str:
+        """The module whose parameter, gradient or state is among an operation's arguments, or ""."""
+        return self._ledger.owner(args)
 
     @property
     def peak(self) -> Peak:
@@ -208,7 +203,7 @@ class Budget(TorchDispatchMode):
                 continue
             places.update()
             size = rounded(storage.nbytes())
-            if ledger.live + size > self.limit and not self._real:
+            if not self._real and not self.fits(size, args):
                 return size
             phase = places.phase
             owner = places.stack[-1] if places.stack else ledger.owner(args) if phase == "optimizer" else ""
@@ -262,7 +257,7 @@ class Budget(TorchDispatchMode):
         self._sort()
         module = self._places.module()
         if not module and self._places.phase == "optimizer":
-            module = self._ledger.owner(args)
+            module = self.owner_of(args)
         return OutOfMemory(
             module=module,
             phase=self._places.phase,

@@ -92,7 +92,7 @@ class Ledger:
         block.category = category
 
     def owner(self, values: Iterable[object]) -> str:
-        """The owner of the first tensor that has one, among arguments and lists of arguments."""
+        """The module of the first parameter, gradient, state or temporary made of them among arguments."""
         for value in values:
             if isinstance(value, tuple | list):
                 found = self.owner(value)
@@ -100,7 +100,7 @@ class Ledger:
                     return found
             elif isinstance(value, torch.Tensor) and value.layout is torch.strided:
                 block = self.blocks.get(value.untyped_storage()._cdata)
-                if block is not None and block.owner:
+                if block is not None and block.owner and block.category != "activations":
                     return block.owner
         return ""
 

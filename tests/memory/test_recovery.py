@@ -37,6 +37,15 @@ def test_recovery_inside_except_is_refused_again_because_the_traceback_holds_the
     assert after < resident + 2 * one.x.nbytes + 4096  # and with the exception they are gone
 
 
+def test_what_was_refused_is_not_kept_by_the_traceback():
+    one = torch.zeros(1024)
+    with budget(12_000) as counted:
+        with pytest.raises(torch.OutOfMemoryError) as error:
+            torch._foreach_add([one, one, one], 1)  # the third of three outputs does not fit
+        assert error.value.llmkit.live_bytes == 2 * 4096
+        assert error.tb is not None and counted.live == 0
+
+
 def test_recovery_outside_except_works_with_half_the_batch(job):
     one = job()
     one.step()

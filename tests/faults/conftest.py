@@ -1,0 +1,34 @@
+"""A run that is broken in a moment, and a clock that only counts."""
+
+from __future__ import annotations
+
+import pytest
+
+
+class CountingClock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self):
+        self.time, self.slept = 0.0, []
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+@pytest.fixture
+def victim(tiny_run):
+    """victim("fp16-overflow", steps=9) is a run to which that fault applies, on a clock without waiting."""
+
+    def make(name, **overrides):
+        if name == "fp16-overflow":
+            overrides.setdefault("precision", "fp16")
+        overrides.setdefault("steps", 8)
+        run = tiny_run(**overrides)
+        run.clock = run.stopwatch.clock = CountingClock()
+        return run
+
+    return make
