@@ -17,6 +17,7 @@ OFTEN, NEAR = (
     3,
     64,
 )  # this many stalls within this many steps; fewer are a garbage collection or another process
+OUTWEIGHS = 2.0  # what they cost, over the cost of pauses in other phases around them
 LONG, LONG_S = (
     5.0,
     0.25,
@@ -93,14 +94,16 @@ def _stalled(times: StepTimes, wait: float, step: float) -> bool:
 def _serious(stalls: list[StepTimes], times: Sequence[StepTimes], step: float) -> list[StepTimes]:
     """Stalls that are no coincidence: in company, or longer than a garbage collection.
 
-    A busy host pauses every phase, in proportion to its length; so stalls must outnumber, or outlast, the
-    pauses elsewhere.
+    A busy host pauses every phase, in proportion to its length; so the loader must have lost twice the time
+    of all pauses elsewhere, from 128 steps before to 128 steps after.
     """
     pauses = [(t.step, _work(t) - step) for t in times if _work(t) > (1 + HOLDS) * step]
     company: dict[int, StepTimes] = {}
     for index in range(len(stalls) - OFTEN + 1):
         first, last = stalls[index].step, stalls[index + OFTEN - 1].step
-        if last - first < NEAR and sum(first <= at <= last for at, _ in pauses) < OFTEN:
+        near = [lost for at, lost in pauses if first - 2 * NEAR <= at <= last + 2 * NEAR]
+        waited = [t.data_s for t in stalls if first - 2 * NEAR <= t.step <= last + 2 * NEAR]
+        if last - first < NEAR and sum(waited) > OUTWEIGHS * sum(near):
             company |= {t.step: t for t in stalls[index : index + OFTEN]}
     longest = max((lost for _, lost in pauses), default=0.0)
     alone = [t for t in stalls if t.data_s > max(LONG * step, LONG_S, 2 * longest)]

@@ -1,0 +1,67 @@
+"""A number with its working: value, unit, the formula it came from, where the formula stands, and its terms.
+
+print(parameters(gpt2().model).explain())
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One number of a calculation. `float(q)` and `int(q)` give the bare value."""
+
+    name: str
+    value: float  # exact integers stay integers
+    unit: str  # "parameters", "FLOP/token", "s", "GPU-hours", "$" ...
+    formula: str = ""  # how the terms make the value, in their names
+    source: str = ""  # where the formula or the number stands
+    terms: tuple[Quantity, ...] = ()
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __str__(self) -> str:
+        return f"${amount(self.value)}" if self.unit == "$" else f"{amount(self.value)} {self.unit}".rstrip()
+
+    def __getitem__(self, name: str) -> Quantity:
+        """A term by its name."""
+        return next(term for term in self.terms if term.name == name)
+
+    def explain(self, indent: int = 0) -> str:
+        """The working as text: one line a number, terms indented below what they make."""
+        line = f"{'  ' * indent}{self.name}: {self}"
+        line += f"  = {self.formula}" if self.formula else ""
+        line += f"  [{self.source}]" if self.source else ""
+        return "\n".join([line, *(term.explain(indent + 1) for term in self.terms)])
+
+
+def amount(value: float) -> str:
+    """Integers in full up to a billion, other numbers to three digits, large ones with a prefix.
+
+    >>> amount(124439808), amount(0.25), amount(3.14e23)
+    ('124,439,808', '0.25', '314 Z')
+    """
+    if isinstance(value, int) and abs(value) < 10**12:
+        return f"{value:,}"
+    if not math.isfinite(value):
+        return str(value)
+    for size, prefix in PREFIXES:
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def total(name: str, unit: str, terms: tuple[Quantity, ...], **more: str) -> Quantity:
+    """The sum of some terms of one unit."""
+    formula = " + ".join(term.name for term in terms)
+    return Quantity(
+        name=name, value=sum(t.value for t in terms), unit=unit, formula=formula, terms=terms, **more
+    )
