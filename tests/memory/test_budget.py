@@ -149,6 +149,16 @@ def test_an_error_outside_any_module_says_so():
     assert "was reached outside any module (forward); live: nothing." in str(error.value)
 
 
+def test_a_forward_that_raised_is_over():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(8, 4))
+    with budget("1 MiB", model):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            model(torch.zeros(1, 4))
+        with pytest.raises(torch.OutOfMemoryError) as error:
+            torch.zeros(2**20)
+    assert error.value.llmkit.module == ""
+
+
 def test_a_model_that_was_not_named_is_found_when_it_runs(job):
     named, found = job(), job()
     told = measure(named.step, named.model, named.optimizer)
