@@ -63,10 +63,9 @@ class PoisonedDocument(Fault):
         if not self.active(step) or self.document in inner.skip.documents:
             return batch
         target = batch.documents == self.document
-        source = np.zeros_like(target)  # x is y, one token earlier
-        source[:, 1:] = target[:, :-1]
-        for row in np.flatnonzero(target[:, 0]):
-            source[row, 0] = inner.trace(step, int(row), 0).offset > 0
+        # x is y, one token earlier; where a window's first target opens the document, its first input is an
+        # end token, which stays
+        source = np.concatenate((target[:, :1], target[:, :-1]), axis=1)
         return dataclasses.replace(batch, x=self._spoil(batch.x, source), y=self._spoil(batch.y, target))
 
     def _spoil(self, tokens: np.ndarray, where: np.ndarray) -> np.ndarray:

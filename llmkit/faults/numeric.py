@@ -44,8 +44,7 @@ class NanDivision(Fault):
         module: path of the module whose output it spoils. None: the MLP of the middle block.
         row: the sequence of each micro-batch whose count is zero; -1: all of them.
         documents: ids of documents for which the count is zero, instead of `row`; a number, a list, or
-        "3,14". It then
-            lasts until `until`, and a loader that does not serve these documents is a cure.
+            "3,14". It then lasts until `until`, and a loader that does not serve these documents is a cure.
     """
 
     name = "nan-division"
@@ -89,9 +88,8 @@ class NanDivision(Fault):
         batch, x = self.run.batch, self.tokens
         if batch is None or x.untyped_storage().data_ptr() != batch.x.untyped_storage().data_ptr():
             return []  # not the training batch: an evaluation
-        first = (x.storage_offset() - batch.x.storage_offset()) // x.stride(
-            0
-        )  # a micro-batch is rows of the batch
+        # a micro-batch is rows of the batch
+        first = (x.storage_offset() - batch.x.storage_offset()) // x.stride(0)
         part = slice(first, first + size)
         hit = np.isin(batch.numpy.documents[part], self.documents) & (batch.numpy.weight[part] > 0)
         return np.flatnonzero(hit.any(axis=1)).tolist()
@@ -100,13 +98,8 @@ class NanDivision(Fault):
 def document_ids(chosen: str | int | Sequence[int] | None) -> list[int]:
     """`"3,14"`, `3` or `[3, 14]` as a list. Raises FaultError where that cannot be read."""
     try:
-        parts = (
-            chosen.split(",")
-            if isinstance(chosen, str)
-            else chosen
-            if isinstance(chosen, Sequence)
-            else [chosen]
-        )
+        parts = chosen.split(",") if isinstance(chosen, str) else chosen
+        parts = parts if isinstance(parts, Sequence) else [parts]
         return [int(part) for part in parts if part is not None]
     except (TypeError, ValueError):
         raise FaultError(f"documents `{chosen}` cannot be read", expected="ids, such as 3,14") from None

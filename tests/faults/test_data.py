@@ -29,7 +29,7 @@ def lying_at(dataset, remainder):
     return int(ids[(dataset.starts("train") % 64 == remainder) & (lengths > 200)][0])
 
 
-# at 1 the window's first target is the document's first token, so the first input is not the document's
+# at 1 the window's first target is the document's first token, and its first input another document's last
 @pytest.mark.parametrize("remainder", [0, 1, 2, 63])
 def test_the_tokens_of_one_document_are_spoiled_from_its_step_on_and_no_others(tiny_run, dataset, remainder):
     """The oracle asks the data set about every position, one by one."""

@@ -5,6 +5,7 @@ Run it: python -m pytest tests/faults/test_numeric.py -q
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import islice
 
@@ -133,6 +134,18 @@ def test_growth_reaches_the_number_asked_for_with_factors_fp16_can_hold(seed, sc
     big_x, big_weight = grown(x, weight, excess * FP16_MAX)
     assert (big_x @ big_weight.T).abs().max().item() == pytest.approx(excess * FP16_MAX, rel=1e-3)
     assert big_x.abs().max() < FP16_MAX and big_weight.abs().max() < FP16_MAX
+
+
+def test_a_copy_of_the_model_overflows_by_its_own_weights(tiny_run):
+    run = tiny_run(precision="fp16")
+    x = torch.ones(2, 4 * 64)
+    with apply("fp16-overflow", run) as fault:
+        layer = run.model.get_submodule(fault.module)
+        twin = copy.deepcopy(run.model).get_submodule(fault.module)
+        with torch.no_grad():
+            twin.weight.zero_()
+        assert layer(x).abs().max() > FP16_MAX
+        assert (twin(x) == 0).all()
 
 
 def test_an_overflow_in_forward_costs_its_steps_and_lowers_the_scale(tiny_run):
