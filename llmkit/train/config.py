@@ -91,8 +91,7 @@ class ModelConfig:
 
     @property
     def hidden(self) -> int:
-        """Hidden width of the MLP; 8/3 keeps SwiGLU's three matrices at GELU's parameter count (arXiv
-        2002.05202)."""
+        """Of the MLP; 8/3 keeps SwiGLU's three matrices at GELU's parameter count (arXiv 2002.05202)."""
         if self.mlp_hidden is not None:
             return self.mlp_hidden
         return 4 * self.width if self.activation == "gelu" else 8 * math.ceil(self.width / 3)
@@ -198,9 +197,8 @@ class RunConfig:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> RunConfig:
         """The inverse of `to_dict`. Raises ConfigError on an unknown field."""
-        return vary(
-            cls(), **{k: v for k, v in plain.items() if k != "model"}, **_flat(plain.get("model", {}))
-        )
+        model = {f"model__{name}": value for name, value in plain.get("model", {}).items()}
+        return vary(cls(), **{name: value for name, value in plain.items() if name != "model"}, **model)
 
 
 def substream(*parts: object) -> int:
@@ -227,10 +225,6 @@ def vary(config: RunConfig, **overrides: Any) -> RunConfig:
     if outer.get("warmup") is None and config.warmup > outer.get("steps", config.steps):
         outer["warmup"] = max(1, outer["steps"] // 10)  # a shorter run keeps a sensible warmup
     return dataclasses.replace(config, **outer)
-
-
-def _flat(model: dict[str, Any]) -> dict[str, Any]:
-    return {f"model__{k}": v for k, v in model.items()}
 
 
 def _at_least(name: str, value: float, least: float) -> None:
