@@ -99,17 +99,15 @@ class Forward:
         self.ran: set[nn.Module] = set()
         self.owners: dict[Any, tuple[str, str]] = {}
         self.sighting: Sighting | None = None
-        self.active = False
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Hooks on every module, the last to run there; off again at the end."""
+        """Hooks on every module, the last to run there. Off before backward, which may run a module again."""
         handles = []
         for module in self.model.modules():
             handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(module.register_forward_hook(self._leave))
-        self.active = True
         try:
             yield
         finally:
@@ -117,8 +115,6 @@ class Forward:
                 handle.remove()
 
     def _enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if not self.active:  # a checkpointed block is being recomputed in backward
-            return
         tensors = floats((args, kwargs))
         if self.stack:
             parent = self.stack[-1]
@@ -128,8 +124,6 @@ class Forward:
         self.ran.add(module)
 
     def _leave(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if not self.active:
-            return
         tensors, frame = floats(output), self.stack.pop()
         self._look(tensors, frame, self.label(module) if self.stack else (LOSS, LOSS))
         if self.stack:
@@ -139,7 +133,6 @@ class Forward:
     def claim_loss(self, loss: Tensor) -> None:
         """The end of the forward pass: what is left of the graph belongs to the loss."""
         self._look([loss], Frame(self.model, 0.0), (LOSS, LOSS))
-        self.active = False
 
     def label(self, module: nn.Module) -> tuple[str, str]:
         return self.names[module], type(module).__name__

@@ -167,9 +167,9 @@ def _replay(run: Any, scale: float) -> Site | None:
 
 def _replay_micro_batch(run: Any, micro: Any, scale: float) -> Sighting | None:
     forward = Forward(run.model)
-    # the model, not its DDP wrapper: each rank replays its own share and waits for nobody
-    with run.dropout_masks(micro.index), forward.watching():
-        with run.precision.forward():
+    with run.dropout_masks(micro.index):
+        # the model, not its DDP wrapper: each rank replays its own share and waits for nobody
+        with run.precision.forward(), forward.watching():
             losses = run.model(micro.x, micro.y)
             loss = (losses * micro.weight).sum() / run.positions
         forward.claim_loss(loss)

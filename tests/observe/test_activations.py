@@ -82,6 +82,15 @@ def test_the_numbers_are_those_of_a_slow_computation(small_run, options):
     assert record.stats["attention_entropy_min"] == min(fast.modules[n]["entropy"] for n in slow.scores)
 
 
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])
+def test_each_head_is_scored_against_its_own_keys(heads):
+    """Sharp attention, so that a head paired with another's keys gives other numbers."""
+    generator = torch.Generator().manual_seed(0)
+    q, k = (3 * torch.randn(1, h, 10, 8, generator=generator) for h in heads)
+    found = {key: value.item() for key, value in attention_of(q, k).items()}
+    assert found == pytest.approx(slow_attention(q[0].double(), k[0].double()), rel=1e-4)
+
+
 def test_attention_that_looks_everywhere_has_the_entropy_of_a_uniform_choice():
     q = torch.zeros(1, 2, 8, 4)
     found = attention_of(q, torch.ones(1, 2, 8, 4))

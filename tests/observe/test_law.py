@@ -28,6 +28,7 @@ SITUATIONS = {
         "precision": "fp16", "loss_scale": 2.0**40, "model__dropout": 0.1, "micro_batch": 2,
     },
     "a NaN in forward": {"model__dropout": 0.1, "micro_batch": 1},
+    "a NaN, and a module that draws": {},
     "bf16, recomputed blocks": {"precision": "bf16", "model__checkpoint_blocks": True, "model__dropout": 0.1},
     "every other option": {
         "precision": "fp16", "model__qk_norm": True, "model__kv_heads": 1, "model__position": "rotary",
@@ -56,6 +57,21 @@ def everything(run):
     }  # fmt: skip
 
 
+class Witness:
+    """Stands behind the observer and notes, at each step, what the next observer in line would find."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_step(self, run, record):
+        grads = [p.grad is not None and p.grad.numpy().tobytes() for p in run.model.parameters()]
+        self.seen.append((run.step, hooks(run.model), hash(tuple(grads)), hash(generators())))
+
+
+def generators():
+    return torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), random.getstate()
+
+
 def outcome(run, observer=None):
     """Train `run` with or without an observer; everything that could have changed."""
     torch.manual_seed(5)
@@ -63,9 +79,10 @@ def outcome(run, observer=None):
     random.seed(5)
     if observer is not None:
         run.observers.append(observer)
+    witness = Witness()
+    run.observers.append(witness)
     records = [repr({k: v for k, v in vars(record).items() if k != "stats"}) for record in train(run)]
-    generators = torch.get_rng_state().numpy().tobytes(), str(np.random.get_state()), random.getstate()
-    facts = everything(run) | {"records": records, "generators": generators}
+    facts = everything(run) | {"records": records, "generators": generators(), "on the way": witness.seen}
     if hasattr(observer, "close"):
         observer.close()
     return facts
@@ -79,8 +96,12 @@ def differences(a, b):
 def situation(small_run, bug):
     def make(name):
         run = small_run(**SITUATIONS[name])
-        if name == "a NaN in forward":
+        if name.startswith("a NaN"):
             bug(run, "blocks.1.mlp", at=2)
+        if name.endswith("draws"):
+            norm = run.model.blocks[0].norm1
+            inner = norm.forward
+            norm.forward = lambda x: inner(x) * (1 + 0.01 * torch.rand(()))
         return run
 
     return make

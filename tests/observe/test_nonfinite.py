@@ -195,6 +195,29 @@ def test_logits_that_are_finite_and_a_loss_that_is_not_are_the_losss(small_run):
     assert site.input_absmax == pytest.approx(3e38)
 
 
+class Steep(torch.autograd.Function):
+    """x / 1e35 forward; the gradient a hundred million times what it should be."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1e-35
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 1e8
+
+
+def test_a_product_that_overflows_in_a_weights_gradient_alone_accuses_no_sequence(small_run):
+    """Sixteen sequences and a matrix of sixteen columns: its rows are not to be taken for the batch's."""
+    run = small_run(batch=16, steps=1)
+    up = run.model.blocks[0].mlp.up
+    inner = up.forward
+    up.forward = lambda x: Steep.apply(inner(x * 1e35))
+    site = traced(run)
+    assert (site.module, site.phase, site.kind) == ("blocks.0.mlp.up", "backward", "inf")
+    assert (site.parameter, site.sequences, site.documents) == ("blocks.0.mlp.up.weight", (), ())
+
+
 def test_a_gradient_whose_norm_overflows_though_no_element_does(small_run):
     run = small_run()
     p = dict(run.model.named_parameters())["blocks.1.mlp.up.weight"]
@@ -209,6 +232,25 @@ def test_a_gradient_whose_norm_overflows_though_no_element_does(small_run):
 
 
 # ---------------------------------------------------------------------------------- replays, and their limits
+
+
+def test_a_replay_has_the_dropout_masks_of_the_step(small_run):
+    """Sequences whose first value was dropped go bad: a replay must drop the same ones."""
+    run = small_run(model__dropout=0.5, batch=8, micro_batch=4, steps=3)
+    dropout, dropped = run.model.dropout, []
+    inner = dropout.forward
+
+    def forward(x):
+        out = inner(x)
+        if run.step != 1:
+            return out
+        dropped.extend((out[:, 0, 0] == 0).tolist())
+        return torch.where((out[:, :1, :1] == 0), float("nan"), out)
+
+    dropout.forward = forward
+    site = traced(run)
+    assert site.sequences == tuple(row for row in range(8) if dropped[row])
+    assert 0 < len(site.sequences) < 8 and site.reproducible
 
 
 def test_a_step_that_cannot_be_repeated_says_so(small_run, bug, told):
