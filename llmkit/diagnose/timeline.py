@@ -75,7 +75,7 @@ def finite(record: StepRecord) -> bool:
 
 
 class Timeline:
-    """Readings of every step, computed once as the step arrives: about 30 microseconds each."""
+    """Readings of every step, computed once as the step arrives: under 0.1 ms each."""
 
     def __init__(self, before: Iterable[StepRecord] = ()):
         self.steps: list[Step] = []

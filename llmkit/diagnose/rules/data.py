@@ -206,14 +206,11 @@ def _elimination(
 ) -> tuple[Evidence, ...]:
     if not bad:
         samples = sorted({j.step.record.samples[r] for j in jumps for r in j.rows if j.step.record.samples})
-        said = (
-            f"the documents are not recorded; samples {listing([str(s) for s in samples[:8]])}"
-            if samples
-            else ""
-        )
-        return (fact(said, jumps[0].step.number),) if said else ()
+        named = listing([str(sample) for sample in samples[:8]])
+        says = f"the documents are not recorded; samples {named}"
+        return (fact(says, jumps[0].step.number),) if samples else ()
     in_all = sorted(set.intersection(*(set(row) for row in bad)))
-    said = [f"{plural(len(bad), 'bad sequence')} hold {plural(len(set().union(*bad)), 'document')}"]
+    said = [f"{plural(len(bad), 'bad sequence')} with {plural(len(set().union(*bad)), 'document')}"]
     if len(bad) > 1 and in_all:
         said.append(f"{listing([str(d) for d in in_all[:6]])} in every one")
     cleared = sorted({d for row in bad for d in row if healthy[d]} - {d for group in groups for d in group})

@@ -74,7 +74,7 @@ def _halved(micro_batch: int | None) -> str:
 def _largest(data: dict) -> str:
     """The category with most live bytes, activations when nothing says."""
     live = data.get("by_category") or {}
-    return max(live, key=live.get).replace(" ", "_") if live else "activations"
+    return max(live, key=lambda name: live[name]).replace(" ", "_") if live else "activations"
 
 
 def _prediction(data: dict, largest: str) -> str:

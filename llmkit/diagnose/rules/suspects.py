@@ -47,10 +47,6 @@ def names(groups: list[list[int]]) -> tuple[str, bool]:
     if all(len(group) == 1 for group in groups) and len(groups) <= MOST:
         ids = [str(group[0]) for group in groups]
         return (f"document {ids[0]}" if len(ids) == 1 else f"documents {listing(ids)}"), True
-    ids = sorted({document for group in groups for document in group})
-    shown = (
-        listing([str(i) for i in ids[:6]], "or")
-        if len(ids) <= 6
-        else f"{listing([str(i) for i in ids[:6]], 'or')} ..."
-    )
-    return f"one of documents {shown}", False
+    every = sorted({document for group in groups for document in group})
+    shown = listing([str(document) for document in every[:6]], "or")
+    return f"one of documents {shown}{' ...' if every[6:] else ''}", False
