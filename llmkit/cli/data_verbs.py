@@ -26,10 +26,13 @@ def build(
     from llmkit.data import build as write
     from llmkit.data import describe, read_documents
 
-    write(read_documents(paths), out, vocab_size=vocab, name=out.name)
+    sources = {"files": [str(path) for path in paths]}
+    built = write(read_documents(paths), out, vocab_size=vocab, name=out.name, sources=sources)
     facts = describe(out)
     result(columns(facts.items(), ("what", "value")), facts, as_json)
-    next_command(f"llmkit train --set data={out} --set model__vocab_size={vocab} --out runs/{out.name}")
+    next_command(
+        f"llmkit train --set data={out} --set model__vocab_size={built.vocab_size} --out runs/{out.name}"
+    )
 
 
 @app.command(epilog="Example: llmkit data verify docstrings")

@@ -44,7 +44,7 @@ class Steered:
         self.faults = contextlib.ExitStack()
         self.until: tuple[int, int] | None = None  # (step to stop before, command to answer then)
 
-    # ----------------------------------------------------------------------------------------------- commands
+    # ---------------------------------------------------------------------------------------------- commands
 
     def handle(self, command: dict[str, Any]) -> None:
         """Carry out one command; a refusal is a reply, not a crash."""
@@ -91,7 +91,7 @@ class Steered:
             self.flight.run.stuck = 0
             self.state = "running" if go else "paused"
 
-    # ------------------------------------------------------------------------------------------------ running
+    # ----------------------------------------------------------------------------------------------- running
 
     def advance(self) -> None:
         """One step; death is a state here."""
@@ -113,7 +113,9 @@ class Steered:
             return
         step, number = self.until
         run = self.flight.run
-        if self.state != "running" or step <= run.step < run.config.steps:  # at the end: not before it is finished
+        if (
+            self.state != "running" or step <= run.step < run.config.steps
+        ):  # at the end: not before it is finished
             self.until = None
             if self.state == "running":
                 self.state = "paused"

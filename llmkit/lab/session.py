@@ -88,8 +88,9 @@ class Session:
         try:
             self._ask(first)
         except errors.LLMKitError:
+            refused = self.state == "refused"  # and not dead, with something to tell in its log
             self.close()
-            if made and self.state != "gone":
+            if made and refused:
                 self._leave_nothing()
             raise
 
@@ -100,7 +101,7 @@ class Session:
             log.unlink()
             self.folder.rmdir()
 
-    # ----------------------------------------------------------------------------------------------- commands
+    # ---------------------------------------------------------------------------------------------- commands
 
     def go(self) -> None:
         """Run until told otherwise."""
@@ -160,7 +161,7 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # --------------------------------------------------------------------------------------------------- news
+    # -------------------------------------------------------------------------------------------------- news
 
     def look_again(self) -> None:
         """Let the next `news()` start from the beginning of the logs."""
@@ -183,7 +184,7 @@ class Session:
     def run_folder(self) -> RunFolder:
         return RunFolder.open(self.folder)
 
-    # ----------------------------------------------------------------------------------------------- plumbing
+    # ---------------------------------------------------------------------------------------------- plumbing
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         number = next(self._numbers)

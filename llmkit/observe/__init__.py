@@ -13,6 +13,7 @@ from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
 from llmkit.observe.postmortem import oom_event
 from llmkit.observe.recorder import Recorder
 from llmkit.observe.throughput import Throughput, throughput
+from llmkit.observe.tokens import token_share
 
 __all__ = [
     "Activations",
@@ -24,5 +25,6 @@ __all__ = [
     "Tracer",
     "oom_event",
     "throughput",
+    "token_share",
     "trace_nonfinite",
 ]

@@ -27,6 +27,7 @@ from llmkit.folder import RunFolder
 from llmkit.observe.activations import Activations
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Tracer
+from llmkit.observe.tokens import token_share
 from llmkit.observe.postmortem import oom_event
 from llmkit.records import Detail, Event, StepRecord, StepTimes
 
@@ -103,6 +104,7 @@ class Recorder:
         self.tracer.on_step(run, record)  # on every rank: they agree on one site
         if not self.writes:
             return
+        record.stats.update(token_share(run.batch.numpy.x))
         self.gradients.on_step(run, record)
         self.activations.on_step(run, record)
         detail = Detail(step=record.step, tensors=self.gradients.tensors, modules=self.activations.modules)

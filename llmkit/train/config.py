@@ -121,9 +121,9 @@ class RunConfig:
     """Sequences an optimizer step sees, over all ranks and micro-batches."""
     micro_batch: int | None = None
     """Sequences per forward pass and rank. None: the rank's whole share at once (no accumulation)."""
-    lr: float = 3e-3
+    lr: float = 1.5e-3
     """Peak learning rate. 1e-4 to 1e-2; smaller for wider models."""
-    min_lr: float = 3e-4
+    min_lr: float = 1.5e-4
     """Learning rate at the end of the cosine."""
     warmup: int = 20
     """Steps of linear warmup from 0. 1 to 5 % of the run."""

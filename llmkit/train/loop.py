@@ -123,6 +123,7 @@ def train(run: Run) -> Iterator[StepRecord]:
             )  # fmt: skip
             run.notify("on_step", record)
             run.step += 1
+            del grads, norms, losses, loss  # or these names would hold a step's gradients into the next one
         yield record
         if run.stuck >= run.config.patience:
             raise hopeless_run(run, record)

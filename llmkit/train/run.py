@@ -143,7 +143,7 @@ class Run:
     def named_grads(self) -> list[tuple[str, Tensor]]:
         return [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
 
-    def tell(self, kind: str, says: str, **data: Any) -> None:
+    def tell(self, kind: str, says: str, /, **data: Any) -> None:
         """Report something that happened in the current step."""
         event = Event(kind=kind, step=self.step, says=says, data=data)
         for sink in self.sinks:

@@ -1,4 +1,4 @@
-"""Protects a run with its folder around it: complete after any death, resumed to the bit, done again and compared.
+"""Protects a run with its folder around it: whole after any death, resumed to the bit, done again and compared.
 
 pytest tests/lab/test_flight.py
 """
@@ -69,7 +69,7 @@ def test_resuming_with_other_bytes_is_refused(cfg, tmp_path):
     known["data"]["digest"] = "0" * 64
     path.write_text(json.dumps(known))
     with pytest.raises(
-        IntegrityError, match="data set `generated` has digest .*, the run in `.*` was started with 0000"
+        IntegrityError, match=r"data set `generated` has digest .*, the run in `.*` was started with 0000"
     ):
         prepare(None, tmp_path / "run", resume=True)
 

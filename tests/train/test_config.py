@@ -36,7 +36,7 @@ REFUSALS = [
     ({"model__norm": "batchnorm"}, "unknown norm `batchnorm`\n  remedy: use one of: `layernorm`, `rmsnorm`"),
     ({"steps": 0}, "steps is 0\n  expected: steps >= 1"),
     ({"lr": 0.0, "min_lr": 0.0}, "lr is 0.0\n  expected: lr > 0"),
-    ({"min_lr": 1.0}, "min_lr is 1.0\n  expected: 0 <= min_lr <= lr (0.003)"),
+    ({"min_lr": 1.0}, "min_lr is 1.0\n  expected: 0 <= min_lr <= lr (0.0015)"),
     ({"model__dropout": 1.0}, "dropout is 1.0\n  expected: 0 <= dropout < 1"),
     ({"keep_last": 1}, "keep_last is 1\n  expected: keep_last >= 2"),
     (
