@@ -27,8 +27,8 @@ from llmkit.folder import RunFolder
 from llmkit.observe.activations import Activations
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Tracer
-from llmkit.observe.tokens import token_share
 from llmkit.observe.postmortem import oom_event
+from llmkit.observe.tokens import token_share
 from llmkit.records import Detail, Event, StepRecord, StepTimes
 
 ALARMS = ("alarm", "oom", "floor")

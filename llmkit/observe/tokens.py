@@ -2,8 +2,8 @@
 
     token_share(batch.x)        # {"token_share_max": 0.81, "token_share_row": 3}
 
-A page of one repeated token (a ruler, a table of dots, a million backslashes) looks like any other to the loss of a
-batch of hundreds; to a count it does not.
+A page of one repeated token (a ruler, a table of dots, a million backslashes) looks like any other to the
+loss of a batch of hundreds; to a count it does not.
 """
 
 from __future__ import annotations

@@ -20,4 +20,5 @@ def test_it_equals_a_plain_count():
 
 
 def test_a_constant_row_is_all_of_it():
-    assert token_share(np.array([[1, 2, 3, 4], [9, 9, 9, 9]])) == {"token_share_max": 1.0, "token_share_row": 1}
+    rows = np.array([[1, 2, 3, 4], [9, 9, 9, 9]])
+    assert token_share(rows) == {"token_share_max": 1.0, "token_share_row": 1}
