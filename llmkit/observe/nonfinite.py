@@ -26,7 +26,7 @@ from torch import Tensor
 
 from llmkit.errors import ConfigError
 from llmkit.observe.borders import Backward, Forward, Sighting, absmax, is_finite
-from llmkit.records import Event, StepRecord
+from llmkit.records import StepRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,7 @@ class Tracer:
         forward = [s for s in found if s.phase == "forward"]
         site = (forward or found or [_unexplained(run, record, replayed)])[0]
         self.sites.append((record.step, site))
-        event = Event(kind="nonfinite", step=record.step, says=site.says, data=site.data)
-        for sink in run.sinks:
-            sink(event)
+        run.tell("nonfinite", site.says, **site.data)
 
 
 def _unexplained(run: Any, record: StepRecord, replayed: bool) -> Site:
