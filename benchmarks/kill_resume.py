@@ -109,6 +109,16 @@ def bits_apart(a: Path, b: Path) -> int:
     return sum(int(np.unpackbits(x ^ y).sum()) for x, y in raw)
 
 
+def wait_for_a_moment(dice: random.Random, path: Path, whole: float) -> None:
+    """Any instant; or, two times in three, one in the middle of a save or of a deletion, some saves from now."""
+    aim = dice.choice(("anything", "tmp", "trash"))
+    until = time.monotonic() + dice.uniform(0.0, whole * 0.7)
+    while time.monotonic() < until or (aim != "anything" and time.monotonic() < until + whole):
+        if time.monotonic() >= until and any(path.glob(f"checkpoints/.step-*.{aim}")):
+            return
+        time.sleep(0.0002)
+
+
 def prove(kills: int, ranks: int, seed: int, scratch: Path) -> Outcome:
     """Kill `kills` times; chains that reach their end are compared with an uninterrupted run."""
     torch.set_num_threads(1)
@@ -127,7 +137,7 @@ def prove(kills: int, ranks: int, seed: int, scratch: Path) -> Outcome:
         while True:
             children = start(path, dataset, ranks)
             if outcome.kills < kills:
-                time.sleep(dice.uniform(0.0, whole * 0.7))
+                wait_for_a_moment(dice, path, whole)
                 victims = children if ranks == 1 or dice.random() < 0.5 else [dice.choice(children)]
                 for child in victims:
                     os.kill(child, signal.SIGKILL)

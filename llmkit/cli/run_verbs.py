@@ -169,4 +169,5 @@ def lab(
             f"no notebook `{notebook}` here", remedy="call `llmkit lab` in the folder of the kit"
         )
     talk(f"data set {embedded().digest[:12]} is ready")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", notebook])
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # a container's only user
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, notebook])
