@@ -73,7 +73,7 @@ FAULTS: dict[str, FaultSpec] = {
         emulated=False,
         truth="real: the model is trained on these tokens; the shards on disk are not touched",
         code="LK401",
-        harm="tiny(lr=3e-3), from step 60: loss +0.2 to +0.5 and gradient norm x3, on the steps that serve it only",
+        harm="tiny(lr=3e-3) from step 60: loss +0.2 to +0.5, gradient norm x3, on the steps that serve it",
         parameters=(
             AT,
             EVER,

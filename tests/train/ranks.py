@@ -44,7 +44,11 @@ def ragged(world):
     run = make(world, micro_batch=2)
     run.loader = Ragged(run.loader, 8 // world.world, world.rank)
     records = list(train(run))
-    return {"loss": [r.loss for r in records], "norm": [r.grad_norm for r in records], "tokens": records[0].tokens}
+    return {
+        "loss": [r.loss for r in records],
+        "norm": [r.grad_norm for r in records],
+        "tokens": records[0].tokens,
+    }
 
 
 def nan_on_the_last_rank(world):

@@ -74,4 +74,6 @@ def test_an_exception_on_one_rank_ends_the_job_and_is_named(dataset, tmp_path):
     assert code == 1
     assert "RuntimeError: planted on the last rank" in stderr
     assert not list(tmp_path.iterdir())
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])
+    ]
