@@ -93,14 +93,15 @@ function grouped(items, x, room) {
   return groups;
 }
 
-// [1, 2, 3, 7] as "1–3, 7"
+// [1, 2, 3, 7] as "1–3, 7"; the tooltip has the rest
 function ranges(numbers) {
   const found = [];
   for (const n of numbers.sort((a, b) => a - b)) {
     if (found.length && n === found.at(-1)[1] + 1) found.at(-1)[1] = n;
     else found.push([n, n]);
   }
-  return found.map(([a, b]) => (a === b ? a : `${a}–${b}`)).join(", ");
+  const texts = found.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`));
+  return texts.length > 2 ? `${texts[0]} …` : texts.join(", ");
 }
 
 class Chart {
@@ -116,13 +117,11 @@ class Chart {
     this.figure = html("figure", {}, caption, this.svg);
   }
 
-  draw(curve, axes, marks, zoomed, readout) {
+  draw(curve, axes, marks, end, readout) {
     const width = Math.max(160, this.figure.clientWidth);
-    const points = zoomed ? curve.recent : curve.points;
+    const points = end ? curve.recent : curve.points;
     const [low, high] = axes[this.name];
-    // the last steps in a window that moves by eighths, so that the eye can follow
-    const end = Math.max(RECENT, Math.ceil(((points.at(-1) ?? [0])[0] + 1) / 15) * 15);
-    const [from, to] = zoomed ? [end - RECENT, end] : axes.step;
+    const [from, to] = end ? [end - RECENT, end] : axes.step;
     const x = (step) => LEFT + ((step - from) / (to - from)) * (width - LEFT - RIGHT);
     const y = (v) => BOTTOM - ((v - low) / (high - low)) * (BOTTOM - TOP);
     const inside = (step) => step >= from && step <= to;
@@ -159,7 +158,7 @@ class Chart {
 
   // Numbers as in the event log, and beside them the first one's name where there is room.
   drawMarks(marks, x, width) {
-    this.marks.replaceChildren(...grouped(marks, x, 15).map((group, i, groups) => {
+    this.marks.replaceChildren(...grouped(marks, x, 24).map((group, i, groups) => {
       const text = ranges(group.map((mark) => mark.mark)), name = group[0].name;
       const half = 5 + 3.1 * text.length, long = 7 + 5.8 * name.length;
       const at = Math.min(Math.max(x(group[0].step), half + 1), width - half - 1);
@@ -243,8 +242,10 @@ class Panel {
     for (const [name, nodes] of Object.entries(this.buttons)) {
       for (const node of nodes) set(node, "aria-disabled", !status.allowed[name]);
     }
+    // the last steps are a window that moves by eighths, so that the eye can follow
+    const end = this.zoom.checked ? Math.max(RECENT, Math.ceil(status.step / 15) * 15) : 0;
     for (const chart of this.charts) {
-      chart.draw(this.curves[chart.name], axes, marks, this.zoom.checked, readouts[chart.name]);
+      chart.draw(this.curves[chart.name], axes, marks, end, readouts[chart.name]);
     }
     if (changed(this, "eventsKey", events)) this.drawEvents(events);
     write(this.headline, doctor.headline);
@@ -272,9 +273,9 @@ class Panel {
   }
 }
 
-function card({ code, title, step, confidence, says, evidence, fix }) {
-  return html("article", { class: "finding", "data-code": code },
-    html("p", {}, html("b", {}, `${code} ${title}`), ` step ${step}, ${confidence}`),
+function card({ code, title, step, confidence, says, evidence, fix }, i) {
+  return html("details", { class: "finding", "data-code": code, ...(i ? {} : { open: "" }) },
+    html("summary", {}, html("b", {}, `${code} ${title}`), ` step ${step}, ${confidence}`),
     html("p", {}, says),
     html("ul", {}, ...evidence.map((fact) => html("li", {}, fact.says))),
     html("p", {}, html("b", {}, "Fix: "), fix));

@@ -57,7 +57,7 @@ class Desk:
         cfg = cfg or config_of(self.session.run_folder())
         self.screen = Screen(cfg.name, cfg.steps)
         self.doctor, self._doctor_rests_until = Doctor(self.session.run_folder()), 0.0
-        self.heard: list[Event] = []  # events since somebody emptied it
+        self.heard: list[Event] | None = None  # what was told while somebody listened
         self.lock, self._ended = threading.RLock(), False
         self.look()
 
@@ -69,7 +69,8 @@ class Desk:
             state = self.session.state  # before the news: what led to a state is then among them
             news = self.session.news()
             self.screen.take(news)
-            self.heard += news.events
+            if self.heard is not None:
+                self.heard += news.events
             self._place(state, news.events)
             called = any(event.kind in CALLS_DOCTOR for event in news.events)
             if examine or called or time.monotonic() >= self._doctor_rests_until:
@@ -105,6 +106,7 @@ class Desk:
         commands = {name.removeprefix("_do_"): name for name in dir(self) if name.startswith("_do_")}
         if command not in commands:
             raise ConfigError(f"unknown command `{command}`", remedy=closest(command, commands))
+        self.look()  # what was before the command comes before it in the log
         try:
             getattr(self, commands[command])(**given)
         finally:

@@ -45,7 +45,7 @@ STATES = {
     "finished": "✓",
     "closed": "■",
 }
-LOG, MARKS, FINDINGS = 80, 40, 3  # what is kept for the screen; the folder has all
+LOG, MARKS, FINDINGS = 80, 40, 6  # what is kept for the screen; the folder has all
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Screen:
         self._back_to = min((e.step for e in news.events if e.kind == "resume"), default=self._back_to)
         if news.rewound:
             cut = self._branching(news)
-            for name in ("loss", "grad_norm", "loss_scale"):
-                self.curves[name].rewind(cut)
+            for name, curve in self.curves.items():
+                curve.rewind(cut, branch=name != "throughput")  # speed is of the machine, not of the branch
             steps = [record for record in steps if record.step >= cut]
         for record in steps:
             for name in ("loss", "grad_norm", "loss_scale"):
@@ -132,7 +132,7 @@ class Screen:
         for times in news.times:
             curve = self.curves["throughput"]
             if curve.last and times.step <= curve.last[0]:
-                curve.rewind(times.step, branch=False)  # speed is of the machine, not of the branch
+                curve.rewind(times.step, branch=False)
             self._point("throughput", times.step, times.tokens_per_s)
         return [self._enter(event.kind, event.step, event.says or event.kind) for event in news.events]
 
@@ -185,7 +185,7 @@ class Screen:
         return number(last[1]) if last else "–"
 
     def _doctor(self) -> dict[str, Any]:
-        found = self.diagnosis.findings[:FINDINGS]
+        found = sorted(self.diagnosis.findings, key=lambda f: -f.step)[:FINDINGS]  # the newest on top
         headline, _, _ = diagnosis_text(self.diagnosis).partition("\n")
         return {"headline": headline, "findings": [asdict(finding) for finding in found]}
 

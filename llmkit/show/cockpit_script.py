@@ -72,6 +72,7 @@ def perform(desk: Desk, script: Sequence[tuple[Any, ...]]) -> Transcript:
         told.append(" ".join([command, *(str(item) for item in given.values() if item != "")]))
         told += [f"  refused: {refusal}"] if refusal else []
         told += happened(desk.heard)
+        desk.heard = None
         told.append(f"  {standing(desk)}")
         told += examined(before, desk.screen.diagnosis)
     return Transcript("\n".join(told))
