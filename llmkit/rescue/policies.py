@@ -86,6 +86,7 @@ class SkipStep(Policy):
         return trouble.done and patient and not rolled_back and case.lately.count(self) < self.times
 
     def apply(self, crew: Supervisor, case: Case, trouble: Trouble) -> dict[str, Any]:
+        crew.answered.add(crew.run.loader.skip.cursor(trouble.step))
         seconds, tokens = crew.ledger.cost(trouble.step)
         return {"to_step": crew.run.step, "lost_steps": 1, "lost_tokens": tokens, "seconds": seconds}
 

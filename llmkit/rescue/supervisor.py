@@ -4,15 +4,14 @@
         print(record.step, record.loss)
 
 The watchdog says what is wrong, the policies (llmkit.rescue.policies) what can be done, and this file keeps
-the
-history: what was tried in this case, what it cost, when the run is well again, when to give up. Every
+the history: what was tried in this case, what it cost, when the run is well again, when to give up. Every
 treatment is an event of kind `rescue` with the work it lost. After a rollback the step numbers of the records
 go back too.
 
 Nothing is decided by the clock or by what only one rank knows, so all ranks treat the run alike. The
-exception is
-memory: a rank that runs out while its peers wait in an all-reduce cannot be cured there, so under several
-ranks that error passes through, the job ends, and `llmkit.rescue.keep_alive` or torchrun starts it again.
+exception is memory: a rank that runs out while its peers wait in an all-reduce cannot be cured there, so
+under several ranks that error passes through, the job ends, and `llmkit.rescue.keep_alive` or torchrun starts
+it again.
 """
 
 from __future__ import annotations
@@ -90,6 +89,7 @@ class Supervisor:
         self.ledger, self.updates = Ledger(), Updates(run.optimizer)
         self.case: Case | None = None
         self.held: set[int] = set()  # steps that are to be done without an update
+        self.answered: set[int] = set()  # loader positions that a skipped step has dealt with
         self.overflows = 0  # in a row
         self._vetoes = any(isinstance(policy, SkipStep) for policy in policies)
         self._least_rows = run.micro_batch  # what memory was found to allow outlives a rollback
@@ -182,11 +182,20 @@ class Supervisor:
         if at_floor or (self.overflows >= OVERFLOWS and not self.watchdog.detector.young):
             says = f"{self.overflows} overflows in a row, loss scale {self.run.scaler.current:g}"
             return Trouble("overflow", step, step - self.overflows + 1, says)
+        if verdict.kind == "spike" and self._answered(step):
+            self.run.stuck = 0
+            return None
         if verdict.kind == "spike":
             return Trouble("spike", step, step - verdict.lead, verdict.says)
         if self.case is not None and not record.skipped and step >= self.case.last + CALM:
             self.case = None
         return None
+
+    def _answered(self, step: int) -> bool:
+        """Whether a spike is an old one, met again on the way back to the case at hand. It was vetoed again,
+        and says nothing about the treatment that is being tried."""
+        old = self.case is not None and step < self.case.since
+        return old and self.run.loader.skip.cursor(step) in self.answered
 
     # ---------------------------------------------------------------------------------------------- treatment
 
@@ -282,9 +291,7 @@ class Supervisor:
         if self.run.parallel.is_first:
             for later in [s for s in self.checkpoints.steps() if s > step]:
                 path = self.checkpoints.at(later)
-                trash = path.with_name(
-                    f".{path.name}.trash"
-                )  # half a deletion must not look like a checkpoint
+                trash = path.with_name(f".{path.name}.trash")  # half a deletion is no checkpoint
                 os.rename(path, trash)
                 shutil.rmtree(trash)
             if self.folder is not None:

@@ -175,6 +175,23 @@ def test_each_rung_cures_what_the_one_before_cannot(small_run, checkpoints, plan
     assert held == ([20, 21, 22] if cause == "step" else [])
 
 
+def test_a_spike_answered_before_does_not_speak_against_a_later_cure(small_run, checkpoints, plant):
+    """A window that spikes (22) is skipped; then data that make NaN (32 to 34) send the run back beyond it.
+    It spikes again on the way, is skipped again, and the rollback is judged by the NaN alone."""
+    run = small_run(steps=44)
+    served = {step: set(run.loader.batch(step).samples.tolist()) for step in (22, 32, 33, 34)}
+    plant.spoil(run, lambda run: bool(served[22] & set(run.batch.numpy.samples.tolist())), 3.0)
+    sick = served[32] | served[33] | served[34]
+    plant.spoil(run, lambda run: bool(sick & set(run.batch.numpy.samples.tolist())), math.nan)
+    records = list(saved(supervise(run, checkpoints), checkpoints, every=20))
+    assert [(e.data["policy"], e.data["from_step"], e.data["skipped_batches"]) for e in rescues(run)] == [
+        ("skip-step", 22, []), ("skip-step", 32, []), ("skip-step", 33, []),
+        ("rollback-skip-data", 34, []), ("rollback-skip-data", 32, [32, 33, 34]),
+    ]  # fmt: skip
+    assert [r.skipped for r in records if r.step == 22] == [True, True, True]
+    assert records[-1].step == 43
+
+
 def test_a_learning_rate_glitch_is_cured_by_holding_back_the_step_before(small_run, checkpoints):
     """The loss shows at t + 1 what the update at t did; other data do not help, and skipping t + 1 does not
     either."""
