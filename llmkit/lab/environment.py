@@ -46,7 +46,7 @@ def environment() -> list[Line]:
             "room for the runs",
             True,
         ),
-        Line("cache", str(cache), _writable(cache), "data sets are kept there", True),
+        Line("cache", _short(cache), _writable(cache), "data sets are kept there", True),
         Line("GPU", gpu, gpu != "none", "half precision and memory limits are emulated, and say so"),
         _package("jupyterlab", "notebooks and the cockpit"),
         _package("pyarrow", "reading .parquet: pip install 'llmkit[parquet]'"),
@@ -55,6 +55,12 @@ def environment() -> list[Line]:
             "bubblewrap", ("bwrap",), "exercises are graded under resource limits alone, and verdicts say so"
         ),
     ]
+
+
+def _short(path: Path) -> str:
+    """With `~` for the home folder, as people write it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _writable(folder: Path) -> bool:
