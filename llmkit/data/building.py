@@ -24,10 +24,10 @@ import numpy as np
 import llmkit
 from llmkit.data.corpus import FORMAT, MANIFEST, Document, text_digest
 from llmkit.data.dataset import SPLITS, TokenDataset, require_text
-from llmkit.data.shards import write_file, write_shards
+from llmkit.data.shards import leaf_hashes, write_file, write_shards
 from llmkit.data.tokenizer import END_ID, train_tokenizer
 from llmkit.errors import ConfigError, DataError, StorageError
-from llmkit.folder import storage, sync_folder
+from llmkit.folder import storage, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from llmkit.data.manifest import Manifest, ShardEntry, SplitEntry
@@ -152,6 +152,8 @@ def write_dataset(
     index[:, 0] = split_codes(texts, val_share)
     index[:, 2] = [len(ids) for ids in encoded]
     splits, shards = pack(folder, encoded, index, shard_tokens)
+    hashes = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
+    leaves = b"".join(leaf_hashes((folder / shard.name).read_bytes()) for shard in shards)
     names = "".join(json.dumps(d.source) + "\n" for d in documents)
     manifest = Manifest(
         format=FORMAT,
@@ -165,15 +167,19 @@ def write_dataset(
         documents=len(documents),
         splits=splits,
         sources=sources,
+        parent=None,
+        steps=[],
         made_with={"llmkit": llmkit.__version__, "tokenizers": version("tokenizers")},
         tokenizer=write_file(folder, "tokenizer.json", tokenizer.text.encode()),
         index=write_file(folder, "documents.i64", index.tobytes()),
         names=write_file(folder, "documents.jsonl", names.encode()),
+        hashes=write_file(folder, "documents.sha256", hashes),
+        leaves=write_file(folder, "leaves.sha256", leaves),
         shards=shards,
     )
     manifest = manifest.model_copy(update={"digest": manifest.recompute()})
     manifest = manifest.model_copy(update={"reference": is_reference(manifest)})
-    write_file(folder, MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_whole(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
 
 
 def pack(

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 MANIFEST = "manifest.json"  # the file that makes a folder a data set
-FORMAT = 1  # version of the files in it
+FORMAT = 2  # version of the files in it
 
 
 @dataclass(frozen=True)

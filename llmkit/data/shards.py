@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from llmkit.data.manifest import FileEntry, ShardEntry
 
 
+LEAF = 2**20  # bytes; each has its SHA-256 in the data set, so that a damaged range is found and named
+
+
 class TokenStream:
     """The tokens of one split as if they were one array. Shards are (shard_tokens,), the last one shorter."""
 
@@ -93,8 +96,21 @@ def write_shards(
     return entries
 
 
+def leaf_hashes(content: bytes | memoryview) -> bytes:
+    """SHA-256 of each MiB of a shard, the last one shorter: 32 bytes a leaf."""
+    return b"".join(
+        hashlib.sha256(content[start : start + LEAF]).digest() for start in range(0, len(content), LEAF)
+    )
+
+
 def check_size(path: Path, entry: FileEntry) -> None:
-    """Raises IntegrityError when the file is missing or of another size. Free, unlike a hash."""
+    """Raises IntegrityError when the file is missing, of another size, or a link out of its folder. Free."""
+    if path.is_symlink() and path.parent.resolve() not in path.resolve().parents:
+        raise IntegrityError(
+            f"`{path}` is a link that leads out of the data set",
+            expected="a file in the folder",
+            remedy="put the file itself there",
+        )
     try:
         size = path.stat().st_size
     except FileNotFoundError:

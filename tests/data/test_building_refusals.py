@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_at_any_file_leaves_nothing_behind(documents, tmp_p
     monkeypatch.setattr(llmkit.folder.os, "fsync", fill)
     make(documents, tmp_path / "counted")
     calls = -left - 1  # the last fsync comes after the rename
-    assert calls == 13  # two for each of five files and the manifest, one for their folder
+    assert calls == 17  # two for each of seven files and the manifest, one for their folder
     for k in range(1, calls + 1):
         left = k
         with pytest.raises(StorageError) as error:
@@ -172,7 +172,7 @@ def run(code: str, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment)
 
 
-@pytest.mark.parametrize("at", [1, 6, 7])  # five files, the manifest, the folder itself
+@pytest.mark.parametrize("at", [1, 8, 9])  # seven files, the manifest, the folder itself
 def test_a_build_killed_at_any_rename_leaves_no_data_set_and_the_next_one_works(documents, tmp_path, at):
     assert run(KILLED, tmp_path / "a", at).wait() == -signal.SIGKILL
     assert not (tmp_path / "a").exists()

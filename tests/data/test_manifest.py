@@ -5,12 +5,15 @@ python -m pytest tests/data/test_manifest.py
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
+from llmkit.data import open_dataset, verify
 from llmkit.data.manifest import read_manifest
-from llmkit.errors import IntegrityError
+from llmkit.data.shards import LEAF, leaf_hashes
+from llmkit.errors import DataError, IntegrityError
 
 
 def edit(folder, change) -> str:
@@ -81,3 +84,92 @@ def test_the_digest_does_not_depend_on_the_order_in_which_shards_are_listed(copi
     manifest = read_manifest(copied)
     backwards = manifest.model_copy(update={"shards": manifest.shards[::-1]})
     assert backwards.recompute() == manifest.digest
+
+
+# --------------------------------------------------------------------------------- other versions, other files
+
+
+@pytest.mark.parametrize(
+    ("found", "age", "remedy"), [(3, "a newer", "upgrade llmkit"), (1, "an older", "build it again")]
+)
+def test_another_format_is_named_before_anything_else_is_looked_at(copied, found, age, remedy):
+    path = copied / "manifest.json"
+    path.write_text(json.dumps({"format": found, "made_with": {"llmkit": "9.1"}, "unheard": "of"}))
+    with pytest.raises(DataError) as error:
+        read_manifest(copied)
+    assert str(error.value) == (
+        f"`{path}` was made by {age} llmkit (9.1): format {found}\n  expected: format 2\n  remedy: {remedy}"
+    )
+    assert not isinstance(error.value, IntegrityError)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "7", '{"format": []}', '{"format": "x"}', "[" * 9999, "\xff"]
+)
+def test_what_is_no_manifest_is_corrupt_and_not_of_another_version(copied, content):
+    (copied / "manifest.json").write_text(content)
+    with pytest.raises(IntegrityError, match="is corrupt"):
+        read_manifest(copied)
+
+
+def test_two_entries_with_one_name_are_refused(copied):
+    def change(m):
+        m["shards"][1]["name"] = m["shards"][0]["name"].upper()
+
+    message = edit(copied, change)
+    assert message == corrupt(copied, "two of its entries claim the file `train-00000.bin`")
+    (problem,) = verify(copied)
+    assert "two of its entries claim" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["../train-00000.bin", "a/b", "a\\b", "/etc/passwd", "..", "", ".x", "manifest.json"]
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(copied, name):
+    message = edit(copied, lambda m: m["shards"][0].update(name=name))
+    assert message == corrupt(copied, f"field `shards.0.name`: `{name}` is no plain file name")
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(copied, small):
+    shard = copied / "train-00000.bin"
+    shard.rename(copied / "elsewhere")
+    shard.symlink_to("elsewhere")
+    assert open_dataset(copied).digest == small.digest and verify(copied) == []
+    shard.unlink()
+    shard.symlink_to(small.path / "train-00000.bin")  # the right bytes, and still not ours to trust
+    with pytest.raises(IntegrityError) as error:
+        open_dataset(copied)
+    assert str(error.value) == (
+        f"`{shard}` is a link that leads out of the data set\n"
+        "  expected: a file in the folder\n"
+        "  remedy: put the file itself there"
+    )
+    assert verify(copied) == [
+        f"`{shard}` is a link that leads out of the data set, expected a file in the folder"
+    ]
+
+
+def test_a_data_set_may_be_reached_through_a_link(copied, tmp_path):
+    (tmp_path / "link").symlink_to(copied)
+    assert verify(tmp_path / "link") == []
+
+
+# -------------------------------------------------------------------------------- what is beside the shards
+
+
+def test_hashes_are_those_of_the_texts_in_the_order_of_their_ids(small, documents):
+    found = (small.path / "documents.sha256").read_bytes()
+    assert found == b"".join(hashlib.sha256(d.text.encode()).digest() for d in documents)
+
+
+def test_leaves_are_those_of_the_shards_in_the_order_of_the_manifest(small):
+    found = (small.path / "leaves.sha256").read_bytes()
+    shards = [(small.path / s.name).read_bytes() for s in small.manifest.shards]
+    assert found == b"".join(hashlib.sha256(content).digest() for content in shards)  # all below a MiB
+
+
+def test_a_leaf_is_a_mebibyte():
+    content = bytes(range(256)) * 4096 * 2 + b"rest"
+    first = hashlib.sha256(content[:LEAF]).digest()
+    assert leaf_hashes(content) == first * 2 + hashlib.sha256(b"rest").digest()
+    assert leaf_hashes(b"") == b""
