@@ -26,6 +26,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PANEL = """
 from llmkit.show.cockpit import cockpit
@@ -106,9 +110,7 @@ def opened(cells: list[str], done: Path) -> None:
             address = f"http://127.0.0.1:{port}/doc/tree/bench.ipynb"
             patiently(lambda: page.goto(address))
             page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-            page.wait_for_timeout(3000)  # until the kernel is connected, a press is lost
-            page.locator(".jp-CodeCell .cm-content").first.click()
-            page.keyboard.press("Shift+Enter")
+            patiently(lambda: start(page), limit=120)
             page.wait_for_selector('.llmkit-cockpit[data-state="running"]', timeout=300_000)
             page.keyboard.press("Shift+Enter")
             patiently(lambda: json.loads(done.read_text()), limit=3600)
@@ -116,6 +118,14 @@ def opened(cells: list[str], done: Path) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def start(page: Page) -> None:
+    """Run the first cell. Raises where the press is lost, as it is until the kernel is connected."""
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    taken = "document.querySelector('.jp-InputPrompt').textContent.trim() !== '[ ]:'"
+    page.wait_for_function(taken, timeout=3000)
 
 
 def patiently(work: Callable[[], object], limit: float = 60.0) -> None:
