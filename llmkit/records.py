@@ -38,6 +38,7 @@ class StepRecord:
     sequence_losses: tuple[float, ...] = ()  # mean loss of each sequence of this rank, nats
     documents: tuple[tuple[int, ...], ...] = ()  # ids of the documents in each of those sequences
     samples: tuple[int, ...] = ()  # data-set window index of each of those sequences
+    served: str = ""  # digest of inputs, targets and weights, over micro-batches and ranks; "": not taken
     stats: dict[str, float] = field(default_factory=dict)  # what observers add, e.g. "update_ratio_median"
 
 

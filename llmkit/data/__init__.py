@@ -15,6 +15,7 @@ from llmkit.data.dataset import TokenDataset, describe
 from llmkit.data.library import embedded, generated, open_dataset
 from llmkit.data.loader import Batch, Loader, Skip, Trace
 from llmkit.data.reading import read_documents
+from llmkit.data.served import row_sums, served_digest
 from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
 
@@ -33,5 +34,7 @@ __all__ = [
     "generated",
     "open_dataset",
     "read_documents",
+    "row_sums",
+    "served_digest",
     "verify",
 ]

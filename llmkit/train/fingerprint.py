@@ -51,6 +51,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def facts(run: Run) -> dict[str, Any]:
     """Everything that is needed to do the run again: the content of run.json."""
+    order = run.loader.state()
     return {
         "config": run.config.to_dict(),
         "seed": run.config.seed,
@@ -59,6 +60,7 @@ def facts(run: Run) -> dict[str, Any]:
             "path": str(run.dataset.path),
             "digest": run.dataset.digest,
             "tokenizer_digest": run.dataset.tokenizer_digest,
+            "order": {key: order[key] for key in ("split", "seed", "batch", "context")},
             "skip": run.loader.skip.to_json(),
         },
         "git_commit": git_commit(),

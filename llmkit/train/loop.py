@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 
+from llmkit.data import row_sums, served_digest
 from llmkit.errors import DeadIteratorError, NonFiniteError
 from llmkit.records import StepRecord
 from llmkit.train.run import DeviceBatch, Run
@@ -83,10 +84,10 @@ def train(run: Run) -> Iterator[StepRecord]:
                     run.batch.losses.append(losses.detach())
                     watch.lap("backward")
 
-            # agree, in one all-reduce: loss sum, the targets behind it, and whether anyone wants to stop
+            # agree, in one all-reduce: loss sum, targets behind it, who wants to stop, what was served
             sums = run.batch.sums()
-            asked = torch.tensor([float(run.stop_asked)], device=run.device)
-            loss_sum, weight, stop = world.total(torch.cat((sums.sum(0), asked)).double())
+            mine = torch.tensor([run.stop_asked, *row_sums(run.batch.numpy, world.rank)], dtype=torch.float64)
+            loss_sum, weight, stop, *served = world.total(torch.cat((sums.sum(0), mine.to(run.device))))
             run.stopped = stop > 0
 
             # unscale, measure; the same multiplication turns a mean over positions into one over targets
@@ -120,6 +121,7 @@ def train(run: Run) -> Iterator[StepRecord]:
                 skipped=bool(nonfinite or run.veto), nonfinite=nonfinite,
                 sequence_losses=tuple((sums[:, 0] / sums[:, 1].clamp(min=1.0)).tolist()),
                 documents=run.batch.documents, samples=tuple(run.batch.numpy.samples.tolist()),
+                served=served_digest(*served),
             )  # fmt: skip
             run.notify("on_step", record)
             run.step += 1
