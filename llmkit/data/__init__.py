@@ -9,7 +9,7 @@ batch = loader.batch(0)
 from __future__ import annotations
 
 from llmkit.data.building import build
-from llmkit.data.checking import verify
+from llmkit.data.checking import Damage, examine, verify
 from llmkit.data.corpus import Document
 from llmkit.data.dataset import TokenDataset, describe
 from llmkit.data.library import embedded, generated, open_dataset
@@ -21,6 +21,7 @@ from llmkit.data.tokenizer import Tokenizer
 
 __all__ = [
     "Batch",
+    "Damage",
     "Document",
     "Loader",
     "Skip",
@@ -31,6 +32,7 @@ __all__ = [
     "build",
     "describe",
     "embedded",
+    "examine",
     "generated",
     "open_dataset",
     "read_documents",

@@ -1,4 +1,4 @@
-"""Protects: `verify` finds every flipped bit and every part that does not fit, and names the file.
+"""Protects: `verify` finds every flipped bit and every part that does not fit, and names file and bytes.
 
 python -m pytest tests/data/test_checking.py
 """
@@ -12,8 +12,9 @@ import random
 import numpy as np
 import pytest
 
-from llmkit.data import verify
+from llmkit.data import Document, build, examine, verify
 from llmkit.data.manifest import Manifest, read_manifest
+from llmkit.data.shards import LEAF
 from llmkit.errors import DataError
 
 
@@ -40,7 +41,8 @@ def test_all_problems_are_listed_in_the_order_of_the_manifest(copied):
     (copied / "val-00000.bin").unlink()
     (copied / "train-00001.bin").write_bytes(b"")
     assert verify(copied) == [
-        f"`{copied / 'train-00001.bin'}` has 0 bytes, expected 2,000 bytes, as its manifest says",
+        f"`{copied / 'train-00001.bin'}` has 0 bytes, expected 2,000 bytes, as its manifest says; "
+        "bytes 0 to 1,999 differ",
         f"`{copied / 'val-00000.bin'}` is missing",
     ]
 
@@ -49,6 +51,125 @@ def test_a_corrupt_manifest_is_a_problem(copied):
     (copied / "manifest.json").write_text("{}")
     (problem,) = verify(copied)
     assert problem.startswith(f"`{copied / 'manifest.json'}` is corrupt: field `format`: field required")
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """Three shards of 3 MiB and one of 300 kB: ten leaves, the last one short."""
+    draw = random.Random(1)
+    words = [" " + "".join(draw.choices("abcdefgh", k=7)) for _ in range(500)]
+    texts = ["".join(draw.choices(words, k=24_350)) for _ in range(25)]
+    documents = [Document(i, f"{i}", text) for i, text in enumerate(texts)]
+    folder = tmp_path_factory.mktemp("data") / "long"
+    build(documents, folder, vocab_size=257, name="long", sources={}, val_share=0, shard_tokens=3 * 2**19)
+    return folder
+
+
+def flip(path, position, bit=0):
+    with open(path, "r+b") as file:
+        file.seek(position)
+        (byte,) = file.read(1)
+        file.seek(position)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
+def test_every_one_of_a_hundred_random_flips_is_named_in_its_leaf_and_no_other(long):
+    shards, draw = read_manifest(long).shards, random.Random(2)
+    assert [s.bytes // LEAF for s in shards] == [3, 3, 3, 0] and shards[-1].bytes % LEAF > 0
+    places = [(s, draw.randrange(s.bytes), draw.randrange(8)) for s in draw.choices(shards, k=96)]
+    places += [(shards[1], p, 0) for p in (0, LEAF - 1, LEAF, 3 * LEAF - 1)]
+    for shard, position, bit in places:
+        flip(long / shard.name, position, bit)
+        (damage,) = examine(long)
+        leaf = position // LEAF * LEAF
+        assert damage.file == str(long / shard.name)
+        assert damage.ranges == ((leaf, min(leaf + LEAF, shard.bytes)),)
+        assert damage.says.endswith(f"; bytes {leaf:,} to {damage.ranges[0][1] - 1:,} differ")
+        flip(long / shard.name, position, bit)
+    assert examine(long) == []
+
+
+def test_adjacent_leaves_are_one_range_and_every_damaged_shard_is_named(long):
+    names = [shard.name for shard in read_manifest(long).shards]
+    flips = [(names[0], 5), (names[0], 2 * LEAF), (names[2], LEAF), (names[2], 3 * LEAF - 1), (names[3], 9)]
+    for name, position in flips:
+        flip(long / name, position)
+    found = {damage.file: damage.ranges for damage in examine(long)}
+    for name, position in flips:
+        flip(long / name, position)
+    assert found == {
+        str(long / names[0]): ((0, LEAF), (2 * LEAF, 3 * LEAF)),
+        str(long / names[2]): ((LEAF, 3 * LEAF),),
+        str(long / names[3]): ((0, read_manifest(long).shards[3].bytes),),
+    }
+    assert examine(long) == []
+
+
+@pytest.mark.parametrize(
+    "size, ranges",
+    [
+        (0, ((0, 3 * LEAF),)),
+        (LEAF, ((LEAF, 3 * LEAF),)),
+        (LEAF + 7, ((LEAF, 3 * LEAF),)),
+        (3 * LEAF - 1, ((2 * LEAF, 3 * LEAF),)),
+        (3 * LEAF + 5, ((3 * LEAF, 3 * LEAF + 5),)),
+    ],
+)
+def test_a_file_that_was_cut_or_grew_is_named_with_what_differs(long, size, ranges):
+    path = long / read_manifest(long).shards[0].name
+    content = path.read_bytes()
+    path.write_bytes((content + bytes(size))[:size])
+    (damage,) = examine(long)
+    path.write_bytes(content)
+    assert damage.ranges == ranges and f"has {size:,} bytes, expected {3 * LEAF:,} bytes" in damage.says
+
+
+def test_damaged_leaves_are_named_themselves_and_no_range_is_made_up(copied):
+    flip(copied / "leaves.sha256", 3)
+    flip(copied / "train-00001.bin", 3)
+    leaves, shard = examine(copied)
+    assert leaves.file.endswith("leaves.sha256") and shard.file.endswith("train-00001.bin")
+    assert shard.ranges == () and "bytes" not in shard.says
+
+
+def test_a_shard_that_is_replaced_while_it_is_verified_is_noticed_though_every_byte_is_right(copied):
+    shard = copied / "train-00002.bin"
+    files = [entry.name for entry in read_manifest(copied).files()]
+    read: list[int] = []
+
+    def swap(size):
+        read.append(size)
+        if len(read) == len(files):  # the last one has been read; nothing has been judged
+            again = copied / "again"
+            again.write_bytes(shard.read_bytes())
+            again.replace(shard)
+
+    assert verify(copied, swap) == [f"`{shard}` was replaced or written to while it was verified"]
+    assert read == [(copied / name).stat().st_size for name in files]
+    assert verify(copied) == []
+
+
+def test_a_manifest_that_is_replaced_meanwhile_is_noticed(copied):
+    manifest = copied / "manifest.json"
+
+    def swap(size):
+        content = manifest.read_bytes()
+        manifest.unlink()
+        manifest.write_bytes(content + b"\n")
+
+    assert verify(copied, swap) == [f"`{manifest}` was replaced or written to while it was verified"]
+
+
+def test_what_cannot_be_read_is_a_problem_and_a_link_out_of_the_folder_is_not_followed(copied, tmp_path):
+    outside = tmp_path / "elsewhere.bin"
+    one, two = copied / "train-00000.bin", copied / "train-00001.bin"
+    one.rename(outside)
+    one.symlink_to(outside)
+    two.unlink()
+    two.mkdir()
+    link, folder = examine(copied)
+    assert link.says.startswith(f"`{one}` is a link that leads out of the data set") and link.ranges == ()
+    assert folder.file == str(two) and folder.ranges == ()
 
 
 def test_no_data_set_is_an_error(tmp_path):
