@@ -13,7 +13,7 @@ from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
 from llmkit.observe.postmortem import oom_event
 from llmkit.observe.recorder import Recorder
 from llmkit.observe.throughput import Throughput, throughput
-from llmkit.observe.tokens import token_share
+from llmkit.observe.tokens import Tokens, token_share
 
 __all__ = [
     "Activations",
@@ -22,6 +22,7 @@ __all__ = [
     "Recorder",
     "Site",
     "Throughput",
+    "Tokens",
     "Tracer",
     "oom_event",
     "throughput",

@@ -28,7 +28,7 @@ from llmkit.observe.activations import Activations
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Tracer
 from llmkit.observe.postmortem import oom_event
-from llmkit.observe.tokens import token_share
+from llmkit.observe.tokens import Tokens
 from llmkit.records import Detail, Event, StepRecord, StepTimes
 
 ALARMS = ("alarm", "oom", "floor")
@@ -57,6 +57,7 @@ class Recorder:
         self.folder = folder
         self.writes = (int(os.environ.get("RANK", 0)) if rank is None else rank) == 0
         self.gradients, self.activations, self.tracer = Gradients(), Activations(every), Tracer()
+        self.tokens = Tokens()
         self.ring: deque[Detail] = deque(maxlen=ring)
         self._alarmed = False  # the step under way belongs to an alarm: its detail goes to disk too
         self._oom_at = -1  # step of the last event of kind "oom"
@@ -104,7 +105,7 @@ class Recorder:
         self.tracer.on_step(run, record)  # on every rank: they agree on one site
         if not self.writes:
             return
-        record.stats.update(token_share(run.batch.numpy.x))
+        self.tokens.on_step(run, record)
         self.gradients.on_step(run, record)
         self.activations.on_step(run, record)
         detail = Detail(step=record.step, tensors=self.gradients.tensors, modules=self.activations.modules)
