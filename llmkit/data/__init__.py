@@ -8,6 +8,7 @@ batch = loader.batch(0)
 
 from __future__ import annotations
 
+from llmkit.data.audit import Audit, RunAudit, audit
 from llmkit.data.building import build
 from llmkit.data.checking import Damage, examine, verify
 from llmkit.data.corpus import Document
@@ -20,15 +21,18 @@ from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
 
 __all__ = [
+    "Audit",
     "Batch",
     "Damage",
     "Document",
     "Loader",
+    "RunAudit",
     "Skip",
     "TokenDataset",
     "TokenStream",
     "Tokenizer",
     "Trace",
+    "audit",
     "build",
     "describe",
     "embedded",
