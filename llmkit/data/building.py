@@ -1,36 +1,38 @@
-"""Text in, data set out: train the tokenizer, set validation text apart, pack, write shards, name the whole.
+"""Text in, data set out: spool it, train the tokenizer, set validation text apart, pack, name the whole.
 
-A build happens in a temporary folder beside its goal and is renamed when every file is on disk: a killed
-build leaves no data set, and of two builds at once one wins and both return it.
+Documents come as an iterator and memory does not grow with their number: texts wait on disk, are encoded a
+MiB at a time, and shards are written as they fill. A build happens in a temporary folder beside its goal and
+is renamed when every file is on disk: a killed build leaves no data set, and of two builds at once one wins
+and both return it.
 
     dataset = build(documents, "data/mine", vocab_size=4096, name="mine", sources={"paths": ["notes/"]})
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import llmkit
-from llmkit.data.corpus import FORMAT, MANIFEST, Document, text_digest
-from llmkit.data.dataset import SPLITS, TokenDataset, require_text
-from llmkit.data.shards import leaf_hashes, write_file, write_shards
-from llmkit.data.tokenizer import END_ID, train_tokenizer
+from llmkit.data.corpus import FORMAT, MANIFEST, Document
+from llmkit.data.dataset import TokenDataset
+from llmkit.data.packing import Progress, pack
+from llmkit.data.preprocess import Step, through
+from llmkit.data.shards import write_file
+from llmkit.data.spool import Spool
+from llmkit.data.tokenizer import Tokenizer, train_tokenizer
 from llmkit.errors import ConfigError, DataError, StorageError
 from llmkit.folder import storage, sync_folder, write_whole
 
 if TYPE_CHECKING:
-    from llmkit.data.manifest import Manifest, ShardEntry, SplitEntry
+    from llmkit.data.manifest import Manifest
 
 # What the locked packages give: the digest of a data set by name and vocabulary, and of its text by name.
 REFERENCE = {
@@ -43,27 +45,55 @@ REFERENCE_TEXT = {
     "generated": "feb9a4c359d8cfaa22e66924ab6888b5ac8f1deb6d2acbb152e7b49a7633ff28",
 }
 
-LARGEST_UINT16 = 2**16  # vocabularies up to here have ids of two bytes
+TRAIN_BYTES = 2**26  # of text: what the tokenizer learns from. More teaches it nothing and takes memory
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a build was asked for, but for the documents and the folder."""
+
+    name: str
+    vocab_size: int
+    sources: dict[str, Any]
+    val_share: float
+    shard_tokens: int
+    steps: Sequence[Step]
+    parent: str | None
+    tokenizer: Tokenizer | None
+    progress: Progress
 
 
 def build(
     documents: Iterable[Document],
     folder: os.PathLike | str,
     *,
-    vocab_size: int,
+    vocab_size: int = 4096,
     name: str,
     sources: dict[str, Any],
     val_share: float = 0.02,
     shard_tokens: int = 2**20,
+    steps: Sequence[Step] = (),
+    parent: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    progress: Progress | None = None,
 ) -> TokenDataset:
-    """Build a data set in a new folder. Texts are held in memory; peak about 12 bytes per byte of text.
+    """Build a data set in a new folder. Same documents, options and versions: same bytes, on any machine.
+
+    Memory: some 300 MB and 30 bytes per byte of the longest text, however many there are
+    (benchmarks/data.py measures it). Disk: the text once more while it is built.
 
     Args:
-        documents: ids must be 0, 1, 2, ...
-        vocab_size: tokens of the byte-level BPE, at least 257.
+        documents: numbered 0, 1, 2, ... anew, in the order in which they come out of the steps.
+        vocab_size: tokens of the byte-level BPE, at least 257, trained on all text, or, of more than 64 MiB,
+            on that much of it, chosen by hash.
         sources: where the text came from, as JSON values; kept in the manifest.
         val_share: share of documents kept for validation, 0 to 0.5; one at least when there are two.
         shard_tokens: tokens in a full shard.
+        steps: preprocessing, in order; see llmkit.data.preprocess. Kept in the manifest with their counts.
+        parent: digest of the data set that this one succeeds.
+        tokenizer: encode with this one, as a later version of a data set should, instead of training one.
+        progress: called with the stage (`read`, `train`, `encode`), documents done, documents in all (0 while
+            that is not known).
 
     Raises:
         ConfigError: an impossible argument.
@@ -74,16 +104,18 @@ def build(
         raise ConfigError(f"val_share is {val_share}", expected="a share from 0 to 0.5")
     if shard_tokens < 1:
         raise ConfigError(f"shard_tokens is {shard_tokens}", expected="at least 1")
-    documents, folder = list(documents), Path(folder)
-    require_text(documents)
-    assert [d.id for d in documents] == list(range(len(documents))), "ids are 0, 1, 2, ..."
+    folder = Path(folder)
     refuse_occupied(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{token_hex(4)}.tmp")
+    silent: Progress = lambda stage, done, total: None  # noqa: E731
+    recipe = Recipe(
+        name, vocab_size, sources, val_share, shard_tokens, steps, parent, tokenizer, progress or silent
+    )
     try:
         with storage(folder):
             sweep(folder)
             temporary.mkdir(parents=True)
-        write_dataset(documents, temporary, vocab_size, name, sources, val_share, shard_tokens)
+        write_dataset(documents, temporary, recipe)
         publish(temporary, folder)
     except StorageError as error:
         with storage(folder):  # name the folder that was asked for, not a file in the temporary one
@@ -130,113 +162,63 @@ def publish(temporary: Path, folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def write_dataset(
-    documents: list[Document],
-    folder: Path,
-    vocab_size: int,
-    name: str,
-    sources: dict[str, Any],
-    val_share: float,
-    shard_tokens: int,
-) -> None:
+def write_dataset(documents: Iterable[Document], folder: Path, recipe: Recipe) -> None:
     """Everything `build` writes, manifest last."""
     from importlib.metadata import version
 
     from llmkit.data.manifest import Manifest
 
-    texts = [d.text for d in documents]
-    tokenizer = train_tokenizer(texts, vocab_size)
-    dtype = np.uint16 if tokenizer.vocab_size <= LARGEST_UINT16 else np.uint32
-    encoded = [np.array([*ids, END_ID], dtype=dtype) for ids in tokenizer.encode_batch(texts)]
-    index = np.zeros((len(documents), 3), dtype="<i8")
-    index[:, 0] = split_codes(texts, val_share)
-    index[:, 2] = [len(ids) for ids in encoded]
-    splits, shards = pack(folder, encoded, index, shard_tokens)
-    hashes = b"".join(hashlib.sha256(text.encode()).digest() for text in texts)
-    leaves = b"".join(leaf_hashes((folder / shard.name).read_bytes()) for shard in shards)
-    names = "".join(json.dumps(d.source) + "\n" for d in documents)
+    with storage(folder):
+        spool = Spool(folder)
+    with spool:
+        documents, entries = through(documents, recipe.steps)
+        for document in documents:
+            spool.add(document)
+            if spool.documents % 1000 == 0:
+                recipe.progress("read", spool.documents, 0)
+        if not spool.documents:
+            raise DataError(
+                "no documents to build a data set from",
+                expected="at least one non-empty text",
+                remedy="name files or folders with .txt, .jsonl or .parquet in them",
+            )
+        hashes, names, text_digest = spool.finish()
+        tokenizer = recipe.tokenizer or train(spool, recipe)
+        packed = pack(folder, spool, tokenizer, recipe.val_share, recipe.shard_tokens, recipe.progress)
     manifest = Manifest(
         format=FORMAT,
-        name=name,
+        name=recipe.name,
         digest="0" * 64,
+        parent=recipe.parent,
         tokenizer_digest=tokenizer.digest,
-        text_digest=text_digest(documents),
+        text_digest=text_digest,
         reference=False,
         vocab_size=tokenizer.vocab_size,
-        shard_tokens=shard_tokens,
-        documents=len(documents),
-        splits=splits,
-        sources=sources,
-        parent=None,
-        steps=[],
+        shard_tokens=recipe.shard_tokens,
+        documents=spool.documents,
+        splits=packed.splits,
+        sources=recipe.sources,
+        steps=entries(),
         made_with={"llmkit": llmkit.__version__, "tokenizers": version("tokenizers")},
         tokenizer=write_file(folder, "tokenizer.json", tokenizer.text.encode()),
-        index=write_file(folder, "documents.i64", index.tobytes()),
-        names=write_file(folder, "documents.jsonl", names.encode()),
-        hashes=write_file(folder, "documents.sha256", hashes),
-        leaves=write_file(folder, "leaves.sha256", leaves),
-        shards=shards,
+        index=packed.index,
+        names=names,
+        hashes=hashes,
+        leaves=write_file(folder, "leaves.sha256", packed.leaves),
+        shards=packed.shards,
     )
     manifest = manifest.model_copy(update={"digest": manifest.recompute()})
     manifest = manifest.model_copy(update={"reference": is_reference(manifest)})
-    write_whole(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
-def pack(
-    folder: Path, encoded: list[np.ndarray], index: np.ndarray, shard_tokens: int
-) -> tuple[dict[str, SplitEntry], list[ShardEntry]]:
-    """Concatenate each split's documents in id order and write the shards.
-
-    Args:
-        encoded: token ids of each document, its end token last.
-        index: (n, 3) split code, first position, length; the positions are filled in here.
-    """
-    from llmkit.data.manifest import SplitEntry
-
-    splits, shards = {}, []
-    for code, split in enumerate(SPLITS):
-        ids = np.flatnonzero(index[:, 0] == code)
-        starts = np.cumsum(index[ids, 2]) - index[ids, 2]
-        index[ids, 1] = starts
-        stream = np.concatenate([np.zeros(0, dtype=encoded[0].dtype), *(encoded[i] for i in ids)])
-        borders = np.arange(0, len(stream), shard_tokens)
-        shards += write_shards(
-            folder, split, stream, ids[np.searchsorted(starts, borders, "right") - 1], shard_tokens
-        )
-        entropy = unigram_entropy(stream)
-        splits[split] = SplitEntry(documents=len(ids), tokens=len(stream), unigram_entropy_nats=entropy)
-    return splits, shards
+def train(spool: Spool, recipe: Recipe) -> Tokenizer:
+    """A tokenizer from the spooled text, or from a share of it that the texts' hashes choose."""
+    recipe.progress("train", 0, spool.documents)
+    return train_tokenizer(spool.texts(share=min(1.0, TRAIN_BYTES / spool.bytes)), recipe.vocab_size)
 
 
 def is_reference(manifest: Manifest) -> bool:
     """Whether text (and digest, if this vocabulary is in REFERENCE) are those the kit was tested on."""
     known = REFERENCE.get((manifest.name, manifest.vocab_size), manifest.digest)
     return manifest.digest == known and manifest.text_digest == REFERENCE_TEXT.get(manifest.name)
-
-
-def split_codes(texts: Sequence[str], val_share: float) -> np.ndarray:
-    """0 (train) or 1 (val) for each text (n,): the texts with the smallest SHA-256 are kept for validation.
-
-    Content decides, so a text keeps its split when others are added or reordered (but for the few at the
-    cut), and two equal texts never sit on both sides.
-
-    Raises:
-        DataError: the texts are all equal, so that nothing would be left to train on.
-    """
-    hashes = np.array(
-        [int.from_bytes(hashlib.sha256(t.encode()).digest()[:8], "big") for t in texts], np.uint64
-    )
-    wanted = min(max(1, round(val_share * len(texts))), len(texts) - 1) if val_share else 0
-    if not wanted:
-        return np.zeros(len(texts), dtype=np.int64)
-    codes = (hashes <= np.partition(hashes, wanted - 1)[wanted - 1]).astype(np.int64)
-    if codes.all():
-        raise DataError(f"all {len(texts):,} documents are equal", expected="at least two different texts")
-    return codes
-
-
-def unigram_entropy(tokens: np.ndarray) -> float:
-    """Entropy of the token frequencies, -sum p ln p, in nats, to six places; 0 for no tokens."""
-    counts = np.bincount(tokens).astype(np.float64)
-    p = counts[counts > 0] / max(1, len(tokens))
-    return round(float(-(p * np.log(p)).sum()), 6) + 0.0  # + 0.0 turns -0.0 into 0.0

@@ -26,14 +26,28 @@ class Document:
     text: str
 
 
-def text_digest(documents: Iterable[Document]) -> str:
+class TextDigest:
     """SHA-256 over sources and texts in order, each preceded by its length, so that no two lists collide.
 
     It depends on the text alone: not on the tokenizer, its version, or the vocabulary size.
     """
-    digest = hashlib.sha256()
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, source: str, text: bytes) -> None:
+        """One more document, its text in UTF-8. A file name that is no Unicode counts with its bytes."""
+        for part in (source.encode("utf-8", "surrogatepass"), text):
+            self._digest.update(len(part).to_bytes(8, "little"))
+            self._digest.update(part)
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def text_digest(documents: Iterable[Document]) -> str:
+    """The `TextDigest` of documents that are at hand."""
+    digest = TextDigest()
     for document in documents:
-        for part in (document.source.encode(), document.text.encode()):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
+        digest.add(document.source, document.text.encode())
     return digest.hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 from llmkit.data.corpus import Document
 from llmkit.data.shards import TokenStream, check_hash, check_size, open_stream
 from llmkit.data.tokenizer import Tokenizer, load_tokenizer
-from llmkit.errors import ConfigError, DataError, IntegrityError
+from llmkit.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from llmkit.data.manifest import Manifest, ShardEntry
@@ -171,23 +171,3 @@ def describe(path: os.PathLike | str) -> dict[str, Any]:
 
     manifest = read_manifest(Path(path))
     return {"path": str(path), **manifest.model_dump(mode="json")}
-
-
-def require_text(documents: list[Document]) -> None:
-    """Raises DataError when there is nothing to build from, or a text is empty or not encodable."""
-    if not documents:
-        raise DataError(
-            "no documents to build a data set from",
-            expected="at least one non-empty text",
-            remedy="name files or folders with .txt, .jsonl or .parquet in them",
-        )
-    for document in documents:
-        if not document.text:
-            raise DataError(f"document `{document.source}` is empty", expected="at least one character")
-        try:
-            document.text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"document `{document.source}` is not Unicode text: half a character at {error.start:,}",
-                remedy="read the file with its right encoding, or drop the document",
-            ) from error

@@ -10,13 +10,15 @@ p // shard_tokens, and memory mapping does the rest: no index, no copy, no more 
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmkit.errors import IntegrityError
-from llmkit.folder import write_whole
+from llmkit.folder import storage, write_whole
 
 if TYPE_CHECKING:
     from llmkit.data.manifest import FileEntry, ShardEntry
@@ -46,12 +48,22 @@ class TokenStream:
         return int(self.shards[key // self.shard_tokens][key % self.shard_tokens])
 
     def read(self, start: int, out: np.ndarray) -> None:
-        """Fill `out` (n,) with the tokens from `start` on; the caller keeps within the stream."""
+        """Fill `out` (n,) with the tokens from `start` on; the caller keeps within the stream.
+
+        Raises:
+            IntegrityError: a shard is shorter than it was when the set was opened.
+        """
         assert 0 <= start <= self._length - len(out), "beyond the stream"
         done = 0
         while done < len(out):
             shard, offset = divmod(start + done, self.shard_tokens)
             piece = self.shards[shard][offset : offset + len(out) - done]
+            if not len(piece):
+                raise IntegrityError(
+                    f"shard {shard} ends at token {len(self.shards[shard]):,}, and {offset:,} was asked for",
+                    expected="the tokens that were there when the data set was opened",
+                    remedy="`llmkit data verify` names the file; copy or build it again",
+                )
             out[done : done + len(piece)] = piece
             done += len(piece)
 
@@ -73,34 +85,116 @@ def write_file(folder: Path, name: str, content: bytes) -> FileEntry:
     return FileEntry(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_shards(
-    folder: Path, split: str, tokens: np.ndarray, first_documents: np.ndarray, shard_tokens: int
-) -> list[ShardEntry]:
-    """Cut a split's stream (n,) into shards; `first_documents` holds the document at the start of each."""
-    from llmkit.data.manifest import ShardEntry
+class FileWriter:
+    """A file of a data set that grows piece by piece and is hashed meanwhile, whole and by MiB."""
 
-    entries = []
-    for i, start in enumerate(range(0, len(tokens), shard_tokens)):
-        piece = tokens[start : start + shard_tokens]
-        content = piece.astype(piece.dtype.newbyteorder("<")).tobytes()
-        file = write_file(folder, f"{split}-{i:05d}.bin", content)
-        entries.append(
+    def __init__(self, folder: Path, name: str):
+        self.path, self.bytes = folder / name, 0
+        self.leaves: list[bytes] = []  # SHA-256 of each full MiB; `finish` adds the last, shorter one
+        self._digest, self._leaf = hashlib.sha256(), hashlib.sha256()
+        with storage(self.path):
+            self._file = open(self.path, "wb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure) -> None:
+        self.abandon()
+
+    def write(self, content: bytes) -> None:
+        """Raises StorageError when the disk is full."""
+        with storage(self.path):
+            self._file.write(content)
+        self._digest.update(content)
+        start = 0
+        while start < len(content):
+            piece = memoryview(content)[start : start + LEAF - self.bytes % LEAF]
+            self._leaf.update(piece)
+            self.bytes, start = self.bytes + len(piece), start + len(piece)
+            if self.bytes % LEAF == 0:
+                self._end_leaf()
+
+    def _end_leaf(self) -> None:
+        self.leaves.append(self._leaf.digest())
+        self._leaf = hashlib.sha256()
+
+    def finish(self, sync: bool = True) -> FileEntry:
+        """Close it, on disk, and describe it. Raises StorageError when the disk is full."""
+        from llmkit.data.manifest import FileEntry
+
+        if self.bytes % LEAF:
+            self._end_leaf()
+        with storage(self.path), self._file:
+            self._file.flush()
+            if sync:
+                os.fsync(self._file.fileno())
+        return FileEntry(name=self.path.name, bytes=self.bytes, sha256=self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Close it whatever its state; nothing after `finish`."""
+        with suppress(OSError):  # the disk may be full: then what is in the buffer cannot be written either
+            self._file.close()
+
+
+class ShardWriter:
+    """Packs documents into the shards of one split."""
+
+    def __init__(self, folder: Path, split: str, dtype: np.dtype, shard_tokens: int, vocab_size: int):
+        self.folder, self.split, self.dtype, self.shard_tokens = folder, split, dtype, shard_tokens
+        self.documents = self.tokens = 0
+        self.counts = np.zeros(vocab_size, dtype=np.int64)  # of each token
+        self.leaves: list[bytes] = []
+        self._entries: list[ShardEntry] = []
+        self._open: FileWriter | None = None
+        self._first = 0  # id of the document that the open shard begins with
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *failure) -> None:
+        if self._open is not None:
+            self._open.abandon()
+
+    def add(self, ids: np.ndarray, tokens: list[np.ndarray]) -> np.ndarray:
+        """Append documents (n,) with their tokens, end tokens included; their first positions (n,)."""
+        lengths = np.array([len(t) for t in tokens], dtype=np.int64)
+        starts = self.tokens + np.cumsum(lengths) - lengths
+        stream = np.concatenate([np.zeros(0, dtype=self.dtype), *tokens])
+        self.counts += np.bincount(stream, minlength=len(self.counts))
+        self.documents += len(ids)
+        done = 0
+        while done < len(stream):
+            room = self.shard_tokens - self.tokens % self.shard_tokens
+            if self._open is None:
+                self._open = FileWriter(self.folder, f"{self.split}-{len(self._entries):05d}.bin")
+                self._first = int(ids[np.searchsorted(starts, self.tokens, "right") - 1])
+            piece = stream[done : done + room]
+            self._open.write(piece.astype(self.dtype.newbyteorder("<")).tobytes())
+            done, self.tokens = done + len(piece), self.tokens + len(piece)
+            if len(piece) == room:
+                self._end_shard()
+        return starts
+
+    def _end_shard(self) -> None:
+        from llmkit.data.manifest import ShardEntry
+
+        file, self._open = self._open, None
+        self._entries.append(
             ShardEntry(
-                **file.model_dump(),
-                split=split,
-                tokens=len(piece),
-                dtype=piece.dtype.name,
-                first_document=int(first_documents[i]),
+                **file.finish().model_dump(),
+                split=self.split,
+                tokens=file.bytes // self.dtype.itemsize,
+                dtype=self.dtype.name,
+                first_document=self._first,
             )
         )
-    return entries
+        self.leaves += file.leaves
 
-
-def leaf_hashes(content: bytes | memoryview) -> bytes:
-    """SHA-256 of each MiB of a shard, the last one shorter: 32 bytes a leaf."""
-    return b"".join(
-        hashlib.sha256(content[start : start + LEAF]).digest() for start in range(0, len(content), LEAF)
-    )
+    def finish(self) -> list[ShardEntry]:
+        """The shards of this split, all on disk."""
+        if self._open is not None:
+            self._end_shard()
+        return self._entries
 
 
 def check_size(path: Path, entry: FileEntry) -> None:

@@ -33,7 +33,9 @@ class Tokenizer:
         self.text = text
         self._library = Library.from_str(text)
         self._library.encode_special_tokens = True  # not kept in the file: "<|end|>" in a text is no end
-        self.digest = digest(json.loads(text))
+        content = json.loads(text)
+        self.digest = digest(content)
+        self.cuts_at_blanks = content["normalizer"] is None and content["pre_tokenizer"]["use_regex"]
 
     @property
     def vocab_size(self) -> int:
@@ -55,7 +57,7 @@ class Tokenizer:
         return Tokenizer, (self.text,)
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE with GPT-2's pre-tokenizer. Deterministic: ties go to the smaller pair of ids.
 
     A small corpus can run out of pairs seen twice; the vocabulary is then smaller than asked for.
@@ -82,7 +84,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    library.train_from_iterator(texts, trainer, length=len(texts))
+    library.train_from_iterator(texts, trainer)
     return Tokenizer(library.to_str())
 
 

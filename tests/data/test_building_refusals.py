@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_at_any_file_leaves_nothing_behind(documents, tmp_p
     monkeypatch.setattr(llmkit.folder.os, "fsync", fill)
     make(documents, tmp_path / "counted")
     calls = -left - 1  # the last fsync comes after the rename
-    assert calls == 17  # two for each of seven files and the manifest, one for their folder
+    assert calls == 12  # the index, hashes, names, two shards; two for each of three more; one for the folder
     for k in range(1, calls + 1):
         left = k
         with pytest.raises(StorageError) as error:
@@ -155,15 +155,24 @@ KILLED = """
 import os, signal, sys
 from llmkit.data import build
 from llmkit.data.synthetic import synthetic
-replace, left = os.replace, int(sys.argv[2])
-def die(*paths):
+where, left = sys.argv[2], int(sys.argv[3])
+def count(here):
     global left
-    left -= 1
+    left -= here == where
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    replace(*paths)
-os.replace = die
-build(synthetic(documents=40, seed=3), sys.argv[1], vocab_size=300, name="small", sources={})
+def counted(name, call):
+    def counting(*arguments):
+        count(name)
+        return call(*arguments)
+    return counting
+def documents():
+    for document in synthetic(documents=40, seed=3):
+        count("read")
+        yield document
+os.replace, os.fsync = counted("rename", os.replace), counted("fsync", os.fsync)
+progress = lambda stage, done, total: count(stage)
+build(documents(), sys.argv[1], vocab_size=300, name="small", sources={}, progress=progress)
 """
 
 
@@ -172,9 +181,15 @@ def run(code: str, *arguments: object) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment)
 
 
-@pytest.mark.parametrize("at", [1, 8, 9])  # seven files, the manifest, the folder itself
-def test_a_build_killed_at_any_rename_leaves_no_data_set_and_the_next_one_works(documents, tmp_path, at):
-    assert run(KILLED, tmp_path / "a", at).wait() == -signal.SIGKILL
+# what comes last: the manifest's rename is the third, the folder's the fourth
+STAGES = [("read", 20), ("train", 1), ("fsync", 1), ("encode", 1), ("fsync", 4), ("rename", 3), ("rename", 4)]
+
+
+@pytest.mark.parametrize(("stage", "at"), STAGES)
+def test_a_build_killed_at_any_stage_leaves_no_data_set_and_the_next_one_works(
+    documents, tmp_path, stage, at
+):
+    assert run(KILLED, tmp_path / "a", stage, at).wait() == -signal.SIGKILL
     assert not (tmp_path / "a").exists()
     (left,) = tmp_path.iterdir()
     assert verify(make(documents, tmp_path / "a").path) == []

@@ -12,7 +12,7 @@ import pytest
 
 from llmkit.data import open_dataset, verify
 from llmkit.data.manifest import read_manifest
-from llmkit.data.shards import LEAF, leaf_hashes
+from llmkit.data.shards import LEAF, FileWriter
 from llmkit.errors import DataError, IntegrityError
 
 
@@ -168,8 +168,17 @@ def test_leaves_are_those_of_the_shards_in_the_order_of_the_manifest(small):
     assert found == b"".join(hashlib.sha256(content).digest() for content in shards)  # all below a MiB
 
 
-def test_a_leaf_is_a_mebibyte():
+def test_a_leaf_is_a_mebibyte_however_the_file_was_written(tmp_path):
     content = bytes(range(256)) * 4096 * 2 + b"rest"
     first = hashlib.sha256(content[:LEAF]).digest()
-    assert leaf_hashes(content) == first * 2 + hashlib.sha256(b"rest").digest()
-    assert leaf_hashes(b"") == b""
+    expected = [first, first, hashlib.sha256(b"rest").digest()]
+    for size in (999_983, LEAF, 3 * LEAF):
+        file = FileWriter(tmp_path, "file")
+        for start in range(0, len(content), size):
+            file.write(content[start : start + size])
+        entry = file.finish()
+        assert file.leaves == expected
+        assert (entry.bytes, entry.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert (tmp_path / "file").read_bytes() == content
+    empty = FileWriter(tmp_path, "empty")
+    assert (empty.finish().bytes, empty.leaves) == (0, [])
