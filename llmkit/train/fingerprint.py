@@ -19,7 +19,7 @@ from llmkit.data.mixture import source_shares
 if TYPE_CHECKING:
     from llmkit.train.run import Run
 
-PACKAGES = ("llmkit", "torch", "numpy", "tokenizers")
+PACKAGES = ("llmkit", "numpy", "tokenizers")
 
 
 def fingerprint(run: Run) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def facts(run: Run) -> dict[str, Any]:
             "sources": source_shares(run.dataset),
         },
         "git_commit": git_commit(),
-        "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "packages": {name: version(name) for name in PACKAGES}
+        | {"torch": torch.__version__, "python": platform.python_version()},  # its build, as in 2.13.0+cu130
         "hardware": hardware(),
         "precision": {
             "name": run.precision.name,
