@@ -12,6 +12,7 @@ from llmkit.data.audit import Audit, RunAudit, audit
 from llmkit.data.building import build
 from llmkit.data.checking import Damage, examine, verify
 from llmkit.data.corpus import Document
+from llmkit.data.croissant import write_croissant
 from llmkit.data.dataset import TokenDataset, describe
 from llmkit.data.library import embedded, generated, open_dataset
 from llmkit.data.loader import Batch, Loader, Skip, Trace
@@ -19,11 +20,13 @@ from llmkit.data.reading import read_documents
 from llmkit.data.served import row_sums, served_digest
 from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
+from llmkit.data.versions import Diff, diff
 
 __all__ = [
     "Audit",
     "Batch",
     "Damage",
+    "Diff",
     "Document",
     "Loader",
     "RunAudit",
@@ -35,6 +38,7 @@ __all__ = [
     "audit",
     "build",
     "describe",
+    "diff",
     "embedded",
     "examine",
     "generated",
@@ -43,4 +47,5 @@ __all__ = [
     "row_sums",
     "served_digest",
     "verify",
+    "write_croissant",
 ]
