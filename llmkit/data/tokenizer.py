@@ -35,7 +35,7 @@ class Tokenizer:
         self._library.encode_special_tokens = True  # not kept in the file: "<|end|>" in a text is no end
         content = json.loads(text)
         self.digest = digest(content)
-        self.cuts_at_blanks = content["normalizer"] is None and content["pre_tokenizer"]["use_regex"]
+        self.cuts_at_blanks = content["normalizer"] is None and _is_gpt2(content["pre_tokenizer"])
 
     @property
     def vocab_size(self) -> int:
@@ -102,15 +102,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ) from error
 
 
+def _is_gpt2(cut: dict[str, Any] | None) -> bool:
+    return bool(cut and cut.get("use_regex"))  # others cut with patterns of their own, or nowhere
+
+
 def digest(content: dict[str, Any]) -> str:
     """SHA-256 of what decides the ids: tokens in id order, merges in rank order, how text is cut first."""
     model, cut = content["model"], content["pre_tokenizer"]
+    if cut and cut["type"] == "ByteLevel":
+        cut = [cut["type"], cut["add_prefix_space"], cut["use_regex"]]
     merges = [m.split(" ") if isinstance(m, str) else list(m) for m in model["merges"]]
     canonical = {
         "tokens": sorted(model["vocab"], key=model["vocab"].get),
         "merges": merges,
         "special": [[t["id"], t["content"]] for t in content["added_tokens"]],
         "normalizer": content["normalizer"],
-        "cut": [cut["type"], cut["add_prefix_space"], cut["use_regex"]],
+        "cut": cut,
     }
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
