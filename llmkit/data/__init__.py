@@ -16,7 +16,8 @@ from llmkit.data.croissant import write_croissant
 from llmkit.data.dataset import TokenDataset, describe
 from llmkit.data.library import embedded, generated, open_dataset
 from llmkit.data.loader import Batch, Loader, Skip, Trace
-from llmkit.data.reading import read_documents
+from llmkit.data.pins import Pin, pin, read_pins
+from llmkit.data.reading import iter_documents, read_documents
 from llmkit.data.served import row_sums, served_digest
 from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ __all__ = [
     "Diff",
     "Document",
     "Loader",
+    "Pin",
     "RunAudit",
     "Skip",
     "TokenDataset",
@@ -42,8 +44,11 @@ __all__ = [
     "embedded",
     "examine",
     "generated",
+    "iter_documents",
     "open_dataset",
+    "pin",
     "read_documents",
+    "read_pins",
     "row_sums",
     "served_digest",
     "verify",
