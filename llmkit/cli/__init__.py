@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from llmkit.cli import data_verbs, kit_verbs, read_verbs, run_verbs
+from llmkit.cli import data_tokenizer_verbs, data_verbs, kit_verbs, read_verbs, run_verbs
 from llmkit.errors import LLMKitError, MissingDependency, NonFiniteError, RescueError, StorageError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for verbs in (run_verbs, read_verbs, kit_verbs):
     verbs.add_to(app)
+data_tokenizer_verbs.add_to(data_verbs.app)
 app.add_typer(data_verbs.app, name="data")
 
 

@@ -21,6 +21,7 @@ SURFACE = {
     "contracts": ["--json", "module"],
     "data build": ["--json", "--out", "--vocab", "paths"],
     "data show": ["--document", "--json", "dataset"],
+    "data tokenizer": ["--baseline", "--json", "--text", "subject"],
     "data verify": ["--json", "dataset"],
     "demo": ["--json", "--out"],
     "diagnose": ["--follow", "--json", "run"],
