@@ -11,6 +11,7 @@ from llmkit.lab.demo import demo
 from llmkit.lab.environment import environment
 from llmkit.lab.expected import expected_loss
 from llmkit.lab.flight import Flight, finish, fly, fresh, interruptible, prepare
+from llmkit.lab.regress import Regression, regress
 from llmkit.lab.session import Session
 from llmkit.lab.verify import Check, verify
 
@@ -18,6 +19,7 @@ __all__ = [
     "Check",
     "Contract",
     "Flight",
+    "Regression",
     "Session",
     "contracts",
     "demo",
@@ -28,5 +30,6 @@ __all__ = [
     "fresh",
     "interruptible",
     "prepare",
+    "regress",
     "verify",
 ]
