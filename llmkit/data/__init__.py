@@ -17,7 +17,7 @@ from llmkit.data.dataset import TokenDataset, describe
 from llmkit.data.library import embedded, generated, open_dataset
 from llmkit.data.loader import Batch, Loader, Skip, Trace
 from llmkit.data.pins import Pin, pin, read_pins
-from llmkit.data.reading import read_documents
+from llmkit.data.reading import iter_documents, read_documents
 from llmkit.data.served import row_sums, served_digest
 from llmkit.data.shards import TokenStream
 from llmkit.data.tokenizer import Tokenizer
@@ -44,6 +44,7 @@ __all__ = [
     "embedded",
     "examine",
     "generated",
+    "iter_documents",
     "open_dataset",
     "pin",
     "read_documents",
