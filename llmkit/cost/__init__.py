@@ -6,7 +6,15 @@ print(parameters(laptop().model).explain())
 """
 
 from llmkit.cost.flops import forward_flops, training_flops
-from llmkit.cost.incident import Hardware, gpu, hardware, incident, lost_to_rescues, reference_incident
+from llmkit.cost.incident import (
+    Hardware,
+    data_incident,
+    gpu,
+    hardware,
+    incident,
+    lost_to_rescues,
+    reference_incident,
+)
 from llmkit.cost.params import Shape, parameters, shape_of
 from llmkit.cost.quantity import Quantity
 
@@ -14,6 +22,7 @@ __all__ = [
     "Hardware",
     "Quantity",
     "Shape",
+    "data_incident",
     "forward_flops",
     "gpu",
     "hardware",

@@ -1,8 +1,9 @@
-"""What an incident costs: steps done twice, time at a stand-still, and the price of both, with the working
-shown.
+"""What an incident costs: steps done twice, time at a stand-still, training on bad data, and the price of
+each, with the working shown.
 
     print(incident(lost_steps=12, step_s=0.31, restart_s=4.0).explain())
     print(incident(lost_steps=100, step_s=10, restart_s=900, gpus=1024, dollars_per_gpu_hour=2.95))
+    print(data_incident(delay_s=259_200, tokens_per_s=4e6, gpus=1024, dollars_per_gpu_hour=2.95, chance=0.2))
 
 A price is an input with a date, never a constant: pages about the same machine differ by a factor of three.
 """
@@ -83,32 +84,72 @@ def incident(
     Raises:
         ConfigError: a negative number.
     """
-    for name, value in (
-        ("lost_steps", lost_steps),
-        ("step_s", step_s),
-        ("restart_s", restart_s),
-        ("gpus", gpus),
-    ):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}", expected=f"{name} >= 0")
-    again = Quantity(
-        name="steps again",
-        value=lost_steps * step_s,
-        unit="s",
-        formula=f"{lost_steps:,} steps x {step_s:.3g} s",
-    )
+    _not_negative(lost_steps=lost_steps, step_s=step_s, restart_s=restart_s, gpus=gpus)
+    formula = f"{lost_steps:,} steps x {step_s:.3g} s"
+    again = Quantity(name="steps again", value=lost_steps * step_s, unit="s", formula=formula)
     still = Quantity(name="stand-still", value=float(restart_s), unit="s")
-    lost = total("time lost", "s", (again, still))
+    return _priced("incident", (again, still), gpus, dollars_per_gpu_hour)
+
+
+def data_incident(
+    *,
+    delay_s: float,
+    tokens_per_s: float,
+    repair_s: float = 0.0,
+    gpus: int = 1,
+    dollars_per_gpu_hour: float | Quantity = 0.0,
+    chance: float = 1.0,
+) -> Quantity:
+    """What bad data is expected to cost: all that is trained on from its first step until somebody notices.
+
+    A run cannot unlearn. The work since the first bad token is thrown away, whether it is rolled back or the
+    model; so the price is proportional to the delay of detection, and a check that halves the delay or the
+    chance is worth half of it.
+
+    Args:
+        delay_s: seconds of training from the first bad token to the moment somebody notices.
+        tokens_per_s: of the whole cluster.
+        repair_s: seconds in which the cluster waits for mended data and a restart.
+        gpus, dollars_per_gpu_hour: as for `incident`.
+        chance: that it happens to this run, 0 to 1.
+
+    Returns:
+        Expected dollars, with the terms `chance` and `data incident`; in that the time, the tokens, the price.
+
+    Raises:
+        ConfigError: a negative number, or a chance above 1.
+    """
+    _not_negative(delay_s=delay_s, tokens_per_s=tokens_per_s, repair_s=repair_s, gpus=gpus, chance=chance)
+    if chance > 1:
+        raise ConfigError(f"chance is {chance}", expected="0 to 1")
+    formula = f"{delay_s:,.0f} s x {tokens_per_s:,.0f} tokens/s"
+    tokens = Quantity(name="bad tokens", value=float(delay_s * tokens_per_s), unit="tokens", formula=formula)
+    trained = Quantity(name="training on bad data", value=float(delay_s), unit="s", terms=(tokens,))
+    repair = Quantity(name="repair", value=float(repair_s), unit="s")
+    once = _priced("data incident", (trained, repair), gpus, dollars_per_gpu_hour)
+    share = Quantity(name="chance", value=float(chance), unit="")
+    value, formula = share.value * once.value, "chance x data incident"
+    return Quantity(name="expected cost", value=value, unit="$", formula=formula, terms=(share, once))
+
+
+def _not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise ConfigError(f"{name} is {value}", expected=f"{name} >= 0")
+
+
+def _priced(name: str, losses: tuple[Quantity, ...], gpus: int, price: float | Quantity) -> Quantity:
+    """Seconds lost by every GPU, in dollars."""
+    lost = total("time lost", "s", losses)
     hours = Quantity(
         name="GPU-hours lost", value=lost.value * gpus / 3600, unit="GPU-hours",
         formula=f"time lost x {gpus:,} {'GPU' if gpus == 1 else 'GPUs'} / 3600", terms=(lost,),
     )  # fmt: skip
-    price = dollars_per_gpu_hour
     if not isinstance(price, Quantity):
         price = Quantity(name="price", value=float(price), unit="$/GPU-hour", source="given")
     formula = f"GPU-hours lost x {price.name}"
     return Quantity(
-        name="incident", value=hours.value * price.value, unit="$", formula=formula, terms=(hours, price)
+        name=name, value=hours.value * price.value, unit="$", formula=formula, terms=(hours, price)
     )
 
 

@@ -9,15 +9,17 @@ the luck of these few words. The test, per input:
     units       the tokens of the text; for runs with different tokenizers, whose tokens cannot be paired, the
                 stretches between byte positions at which both cut, and everything in nats per byte
     statistic   sum over the text of (loss after - loss before), in nats
-    null        after and before are exchangeable within each block of 16 units: swapping them there changes
+    null        after and before are exchangeable within each block of 8 units: swapping them there changes
                 nothing. Blocks, since neighbouring differences are correlated
     p           sign flips of the block sums: (1 + as large or larger) / (1 + draws); with fewer blocks than
                 could ever be significant an input is "not testable" (Tarone, Biometrics 46:515, 1990)
     threshold   Holm over the testable inputs: at most `alpha` chance that any input is named wrongly
 
-It compares two sets of weights, not two recipes: runs that differ in their seed alone *do* differ on many
-inputs, about as often for the better as for the worse. So both are counted, and a recipe is judged by several
-seeds. (Holm, Scandinavian Journal of Statistics 6:65, 1979.)
+It compares two sets of weights, not two recipes. Runs that differ in their seed alone do differ: of 100 pins
+(76 testable), four pairs of tiny() seeds after 200 steps on the generated corpus had 17, 6, 1 and 10 worse
+and 1, 4, 11 and 1 better. A recipe is judged by several seeds.
+
+Holm's method: Scandinavian Journal of Statistics 6:65, 1979.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from llmkit.lab.flight import check_data, config_of, open_data
 from llmkit.train import Checkpoints, Run, build
 from llmkit.train.checkpoint import problems
 
-BLOCK = 16  # units that are flipped together
+BLOCK = 8  # units that are flipped together; neighbours correlate by 0.02 (tiny(), two seeds)
 DRAWS = 10_000  # sign flips at once, and at least; with n testable inputs at least 4 n / alpha
 WORST = 10  # inputs in `text`
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmkit.cost
-from llmkit.cost import gpu, hardware, incident, lost_to_rescues, reference_incident
+from llmkit.cost import data_incident, gpu, hardware, incident, lost_to_rescues, reference_incident
 from llmkit.cost.quantity import Quantity, amount
 from llmkit.errors import ConfigError
 from llmkit.records import Event, StepTimes
@@ -75,6 +75,57 @@ def test_refusals():
     assert str(caught.value) == "unknown accelerator `H100`\n  remedy: use `H100-SXM`"
     with pytest.raises(ConfigError, match="lost_steps is -1"):
         incident(lost_steps=-1, step_s=1)
+
+
+BAD_DATA = {"delay_s": 3 * 86400, "tokens_per_s": 4e6, "gpus": 1024, "dollars_per_gpu_hour": 2.95}
+
+
+def test_three_days_of_bad_data_on_a_thousand_gpus_cost_two_hundred_thousand_dollars():
+    """72 h x 1,024 GPUs x $2.95 = $217,498; the claim "silent drift could cost $200k" is of this size."""
+    cost = data_incident(**BAD_DATA)
+    assert cost.value == pytest.approx(72 * 1024 * 2.95) == pytest.approx(217_497.6)
+    bad = cost["data incident"]["GPU-hours lost"]["time lost"]["training on bad data"]["bad tokens"]
+    assert bad.value == 3 * 86400 * 4e6
+    assert data_incident(**BAD_DATA, chance=0.2).value == pytest.approx(0.2 * cost.value)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e5), st.floats(0, 1), st.integers(1, 10**5))
+def test_bad_data_costs_in_proportion_to_delay_chance_and_cluster(delay_s, repair_s, chance, gpus):
+    def price(**changes):
+        given = {"delay_s": delay_s, "repair_s": repair_s, "chance": chance, "gpus": gpus} | changes
+        return data_incident(tokens_per_s=1e6, dollars_per_gpu_hour=2, **given).value
+
+    assert price() == pytest.approx(chance * (delay_s + repair_s) * gpus / 1800)
+    assert price(delay_s=2 * delay_s, repair_s=2 * repair_s) == pytest.approx(2 * price())
+    assert price(chance=chance / 2) == pytest.approx(price() / 2)
+    assert price(gpus=2 * gpus) == pytest.approx(2 * price())
+
+
+def test_the_working_of_bad_data_is_shown():
+    text = data_incident(
+        delay_s=3600, tokens_per_s=1000, repair_s=1800, gpus=2, dollars_per_gpu_hour=3, chance=0.5
+    )
+    assert (
+        text.explain()
+        == """\
+expected cost: $4.5  = chance x data incident
+  chance: 0.5
+  data incident: $9  = GPU-hours lost x price
+    GPU-hours lost: 3 GPU-hours  = time lost x 2 GPUs / 3600
+      time lost: 5,400 s  = training on bad data + repair
+        training on bad data: 3,600 s
+          bad tokens: 3.6 M tokens  = 3,600 s x 1,000 tokens/s
+        repair: 1,800 s
+    price: 3 $/GPU-hour  [given]"""
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"delay_s": -1.0}, {"chance": 1.1}, {"chance": -0.1}, {"repair_s": float("nan")}]
+)
+def test_bad_data_is_refused_where_it_cannot_be_priced(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is"):
+        data_incident(**(BAD_DATA | wrong))
 
 
 def test_rescues_are_priced_at_the_median_step():
