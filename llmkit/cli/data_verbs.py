@@ -1,50 +1,42 @@
-"""llmkit data: build, verify, show."""
+"""llmkit data: verify, show; the other verbs register themselves on this app."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmkit.cli.out import Json, columns, next_command, result
+from llmkit.cli.out import Json, columns, next_command, result, talk
 
 app = typer.Typer(help="Text in, verified token shards out.", no_args_is_help=True)
 Dataset = Annotated[str, typer.Argument(help="Folder of a data set, or `docstrings`, or `generated`.")]
 
 
-@app.command(epilog="Example: llmkit data build notes/ more.jsonl --out data/mine --vocab 4096")
-def build(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Folders or files: .txt, .jsonl (field text), .parquet.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the new data set.")],
-    vocab: Annotated[int, typer.Option(help="Tokens in the vocabulary.")] = 4096,
-    as_json: Json = False,
-) -> None:
-    """Train a tokenizer on your text and write it as token shards with a manifest."""
-    from llmkit.data import build as write
-    from llmkit.data import describe, read_documents
+def gigabytes() -> Callable[[int], None]:
+    """Something to call with bytes that were read; says on stderr each time ten gigabytes are full."""
+    done = 0
 
-    sources = {"files": [str(path) for path in paths]}
-    built = write(read_documents(paths), out, vocab_size=vocab, name=out.name, sources=sources)
-    facts = describe(out)
-    result(columns(facts.items(), ("what", "value")), facts, as_json)
-    next_command(
-        f"llmkit train --set data={out} --set model__vocab_size={built.vocab_size} --out runs/{out.name}"
-    )
+    def more(size: int) -> None:
+        nonlocal done
+        before, done = done, done + size
+        if done // 10**10 > before // 10**10:
+            talk(f"{done // 10**9:,} GB read")
+
+    return more
 
 
 @app.command(epilog="Example: llmkit data verify docstrings")
 def verify(dataset: Dataset, as_json: Json = False) -> None:
-    """Hash every shard and compare with the manifest; names the shard that differs."""
-    from llmkit.data import open_dataset
-    from llmkit.data import verify as check
+    """Hash every shard and compare with the manifest; names the shard and the bytes that differ."""
+    from llmkit.data import examine, open_dataset
 
     path = Path(dataset) if Path(dataset).exists() else open_dataset(dataset).path
-    problems = check(path)
-    text = "\n".join(problems) or f"every shard of `{path}` is as it was written"
-    result(text, {"path": str(path), "problems": problems}, as_json)
+    problems = examine(path, gigabytes())
+    text = "\n".join(p.says for p in problems) or f"every shard of `{path}` is as it was written"
+    plain = {"problems": [p.says for p in problems], "damage": [vars(p) for p in problems]}
+    result(text, {"path": str(path), **plain}, as_json)
     next_command(f"llmkit data show {dataset}")
     if problems:
         raise typer.Exit(1)
