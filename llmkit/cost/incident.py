@@ -114,7 +114,7 @@ def data_incident(
         chance: that it happens to this run, 0 to 1.
 
     Returns:
-        Expected dollars, with the terms `chance` and `data incident`; in that the time, the tokens, the price.
+        Expected dollars, with the terms `chance` and `data incident`; in that, time, tokens and price.
 
     Raises:
         ConfigError: a negative number, or a chance above 1.
