@@ -12,7 +12,15 @@ import sys
 
 import typer
 
-from llmkit.cli import data_check_verbs, data_tokenizer_verbs, data_verbs, kit_verbs, read_verbs, run_verbs
+from llmkit.cli import (
+    data_check_verbs,
+    data_drift_verbs,
+    data_tokenizer_verbs,
+    data_verbs,
+    kit_verbs,
+    read_verbs,
+    run_verbs,
+)
 from llmkit.cli import data_version_verbs as versions
 from llmkit.errors import LLMKitError, MissingDependency, NonFiniteError, RescueError, StorageError
 
@@ -30,6 +38,7 @@ for verbs in (run_verbs, read_verbs, kit_verbs):
     verbs.add_to(app)
 data_check_verbs.add_to(data_verbs.app)
 data_tokenizer_verbs.add_to(data_verbs.app)
+data_drift_verbs.add_to(data_verbs.app)
 versions.add_to(data_verbs.app)
 app.add_typer(data_verbs.app, name="data")
 

@@ -26,6 +26,7 @@ from llmkit.data.dataset import TokenDataset
 from llmkit.data.packing import Progress, pack
 from llmkit.data.preprocess import Step, through
 from llmkit.data.shards import write_file
+from llmkit.data.sketch import sketch_of
 from llmkit.data.spool import Spool
 from llmkit.data.tokenizer import Tokenizer, train_tokenizer
 from llmkit.errors import ConfigError, DataError, StorageError
@@ -209,6 +210,9 @@ def write_dataset(documents: Iterable[Document], folder: Path, recipe: Recipe) -
     )
     manifest = manifest.model_copy(update={"digest": manifest.recompute()})
     manifest = manifest.model_copy(update={"reference": is_reference(manifest)})
+    write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    sketch = write_file(folder, "sketch.npz", sketch_of(TokenDataset(folder, check=False)).to_bytes())
+    manifest = manifest.model_copy(update={"sketch": sketch})
     write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
