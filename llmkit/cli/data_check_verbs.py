@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,7 @@ def build(
         steps=steps,
         parent=before.digest if before else None,
         tokenizer=before.tokenizer if before and vocab is None else None,
-        progress=follow,
+        progress=teller(),
     )
     facts = describe(out)
     result(columns(facts.items(), ("what", "value")), facts, as_json)
@@ -71,14 +72,17 @@ def build(
     )
 
 
-def follow(stage: str, done: int, total: int) -> None:
-    """One line for each stage; on a terminal it counts."""
-    of = f" of {total:,}" if total else ""
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{stage} {done:,}{of} documents", end=end, file=sys.stderr, flush=True)
-    elif done == total or stage == "train":
-        talk(f"{stage} {total:,} documents")
+def teller() -> Callable[[str, int, int], None]:
+    """Something to call with a stage and its documents: says where it stands, at most every five seconds."""
+    last = time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if done == total or stage == "train" or time.monotonic() - last >= 5:
+            last = time.monotonic()
+            talk(f"{stage} {done:,}{f' of {total:,}' if total else ''} documents")
+
+    return tell
 
 
 def check(
@@ -88,12 +92,13 @@ def check(
     at_most: Annotated[int, typer.Option("--max", help="Stop after this many; 0 reports all.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per violation and line.")] = False,
 ) -> None:
-    """Report every violation of the document schema: file, line, field, what was found, what was expected."""
+    """Report every violation of the schema: file, line, field, what was found, what was expected."""
     from dataclasses import asdict
 
     from llmkit.data.schema import Check
 
-    checked = Check(paths, field, limit)
+    tell = teller()
+    checked = Check(paths, field, limit, lambda documents: tell("read", documents, 0))
     for violation in checked:
         where = f"{violation.where}: {violation.field}".removesuffix(": ")
         text = f"{where}: {violation.found} (expected: {violation.expected})"

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from llmkit.data.tokenizer import Tokenizer
 
 LARGEST_UINT16 = 2**16  # vocabularies up to here have ids of two bytes
-PIECE = (
-    4096  # characters: texts are cut to about that, because the library encodes short ones faster
-)
+PIECE = 4096  # characters: texts are cut to about that, so that one long text uses every core
 CUT = re.compile(r"(?<=[!-~])(?=[ \n])")  # between a printing ASCII character and a blank
 LOT = 256  # pieces that are encoded together, about a MiB
 

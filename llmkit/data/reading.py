@@ -201,7 +201,13 @@ def no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
 
 
-JSON = json.JSONDecoder(parse_constant=no_constant)
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(content := dict(pairs)) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
+
+
+JSON = json.JSONDecoder(parse_constant=no_constant, object_pairs_hook=unique)
 
 
 def parquet_rows(path: Path, limit: int, columns: list[str]) -> Iterator[Row]:

@@ -18,7 +18,7 @@ nowhere else. Hashes are not looked at: that is `verify`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
@@ -53,14 +53,22 @@ class Check:
         paths: files, folders of files, and folders of built data sets.
         field: the name of the text field.
         limit: bytes of the longest line or .txt file; a longer one is a violation.
+        progress: called with the number of documents after each 10,000.
 
     Raises:
         DataError: a path that does not exist, of no known kind, or a folder without a file to check.
         MissingDependency: .parquet or .zst without pyarrow.
     """
 
-    def __init__(self, paths: Iterable[os.PathLike | str], field: str = "text", limit: int = LONGEST):
+    def __init__(
+        self,
+        paths: Iterable[os.PathLike | str],
+        field: str = "text",
+        limit: int = LONGEST,
+        progress: Callable[[int], None] = lambda documents: None,
+    ):
         self.paths, self.field, self.limit = [Path(path) for path in paths], field, limit
+        self.progress = progress
         self.files = self.documents = self.violations = 0
 
     def __iter__(self) -> Iterator[Violation]:
@@ -83,6 +91,8 @@ class Check:
                     yield row
                     continue
                 self.documents += 1
+                if self.documents % 10_000 == 0:
+                    self.progress(self.documents)
                 copies = repeated(f"{file}{place(file, line)}", row, self.field, seen)
                 for name, found, expected in [*wrong(row, self.field), *copies]:
                     yield Violation(str(file), line, name, found, expected)

@@ -61,7 +61,7 @@ def test_build_applies_the_steps_that_are_asked_for_and_records_them(corpus, tmp
     facts = json.loads(out)
     assert [step["name"] for step in facts["steps"]] == names and facts["documents"] == left
     assert facts["splits"]["val"]["documents"] == 3
-    assert talk.splitlines()[:2] == [f"train {left} documents", f"encode {left} documents"]
+    assert talk.splitlines()[:2] == [f"train 0 of {left} documents", f"encode {left} of {left} documents"]
 
 
 def test_a_later_version_names_its_parent_and_keeps_its_tokenizer(corpus, tmp_path):

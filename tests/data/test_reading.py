@@ -236,6 +236,7 @@ def test_the_limit_is_the_length_of_the_line_without_its_end(tmp_path, size, fit
             "is not JSON: exceeds the limit (4300 digits) for integer string conversion",
         ),
         ('"\\ud83d"', "has no text"),
+        ('{"text": "a", "text": "b"}', "is not JSON: a key occurs twice"),
     ],
 )
 def test_json_that_python_would_trip_over_is_reported(tmp_path, line, why):

@@ -154,11 +154,12 @@ def test_rows_and_missing_columns_of_parquet_are_reported(tmp_path):
 
 def test_text_of_ten_megabytes_is_checked_in_bounded_memory(tmp_path):
     with open(tmp_path / "a.jsonl", "w") as file:
-        for i in range(5000):
-            file.write(json.dumps({"id": i, "text": f"{i} " * 400}) + "\n")
+        for i in range(10_000):
+            file.write(json.dumps({"id": i, "text": f"{i} " * 200}) + "\n")
     tracemalloc.start()
-    check = Check([tmp_path])
-    assert list(check) == [] and (check.documents, check.files) == (5000, 1)
+    told: list[int] = []
+    check = Check([tmp_path], progress=told.append)
+    assert list(check) == [] and (check.documents, check.files, told) == (10_000, 1, [10_000])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (tmp_path / "a.jsonl").stat().st_size > 9_000_000 and peak < 2_000_000
