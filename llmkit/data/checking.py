@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmkit.data.corpus import MANIFEST
-from llmkit.data.dataset import SPLITS, TokenDataset
+from llmkit.data.dataset import SPLITS
 from llmkit.data.shards import LEAF, check_hash, check_size
+from llmkit.data.tokenizer import load_tokenizer
 from llmkit.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ BUFFER = 2**18  # bytes read at once: small enough to stay in a core's cache bet
 SHOWN = 8  # ranges spelled out in a sentence; `ranges` has all
 
 Stamp = tuple[int, ...] | None
+Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Damage:
 
     file: str
     says: str
-    ranges: tuple[tuple[int, int], ...] = ()  # bytes [start, stop) that differ, to the MiB, ascending
+    ranges: Ranges = ()  # bytes [start, stop) that differ, to the MiB, ascending
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def examine(path: os.PathLike | str, progress: Callable[[int], None] | None = No
     found = [damage for reading in readings if (damage := _judge(folder, manifest, reading))]
     if _stamp(folder / MANIFEST) != before:
         found.append(_replaced(folder / MANIFEST))
-    return found or _contents(folder, readings)
+    return found or _contents(folder, manifest, readings)
 
 
 def _stamp(path: Path | int) -> Stamp:
@@ -144,7 +146,7 @@ def _replaced(path: Path) -> Damage:
     return Damage(str(path), f"`{path}` was replaced or written to while it was verified")
 
 
-def _differing(folder: Path, manifest: Manifest, entry: FileEntry) -> tuple[tuple[int, int], ...]:
+def _differing(folder: Path, manifest: Manifest, entry: FileEntry) -> Ranges:
     """Bytes of a shard whose leaves are not those that were written; adjacent leaves are one range.
 
     Bytes that are missing at the end, or that were added there, differ too. Files beside the shards have no
@@ -174,25 +176,24 @@ def _differing(folder: Path, manifest: Manifest, entry: FileEntry) -> tuple[tupl
     return tuple(merged)
 
 
-def _contents(folder: Path, readings: list[_Reading]) -> list[Damage]:
+def _contents(folder: Path, manifest: Manifest, readings: list[_Reading]) -> list[Damage]:
     """What hashes cannot see, because a faulty writer hashes what it wrote: do the parts fit together?"""
-    dataset = TokenDataset(folder, check=False)
-    found, index = [], folder / dataset.manifest.index.name
+    found, words = [], folder / manifest.tokenizer.name
     try:
-        _ = dataset.tokenizer
+        if load_tokenizer(words).digest != manifest.tokenizer_digest:
+            found.append(Damage(str(words), f"`{words}` is not the tokenizer of this data set"))
     except IntegrityError as error:
-        found.append(Damage(str(folder / dataset.manifest.tokenizer.name), error.found))
-    for split in SPLITS:
-        lengths, tokens = dataset.lengths(split)[1], dataset.n_tokens(split)
-        starts = np.cumsum(lengths) - lengths
-        if not np.array_equal(dataset.starts(split), starts) or lengths.sum() != tokens:
+        found.append(Damage(str(words), error.found))
+    index = np.fromfile(folder / manifest.index.name, dtype="<i8").reshape(-1, 3)
+    for code, split in enumerate(SPLITS):
+        (starts, lengths), tokens = index[index[:, 0] == code, 1:].T, manifest.splits[split].tokens
+        if not np.array_equal(starts, np.cumsum(lengths) - lengths) or lengths.sum() != tokens:
             says = f"split `{split}`: the document index does not cover its {tokens:,} tokens"
-            found.append(Damage(str(index), says))
-    for reading in readings:
-        if hasattr(reading.entry, "dtype") and reading.largest >= dataset.vocab_size:
-            path = folder / reading.entry.name
-            says = (
-                f"`{path}` holds token {reading.largest:,}, the vocabulary ends at {dataset.vocab_size - 1:,}"
+            found.append(Damage(str(folder / manifest.index.name), says))
+    for entry, largest in ((one.entry, one.largest) for one in readings if hasattr(one.entry, "dtype")):
+        if largest >= manifest.vocab_size:
+            path, last = folder / entry.name, manifest.vocab_size - 1
+            found.append(
+                Damage(str(path), f"`{path}` holds token {largest:,}, the vocabulary ends at {last:,}")
             )
-            found.append(Damage(str(path), says))
     return found
