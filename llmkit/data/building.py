@@ -208,6 +208,11 @@ def write_dataset(documents: Iterable[Document], folder: Path, recipe: Recipe) -
         leaves=write_file(folder, "leaves.sha256", packed.leaves),
         shards=packed.shards,
     )
+    write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Name the whole, and write the manifest; then sketch the shards, and write it again with the sketch."""
     manifest = manifest.model_copy(update={"digest": manifest.recompute()})
     manifest = manifest.model_copy(update={"reference": is_reference(manifest)})
     write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
