@@ -113,8 +113,11 @@ class Manifest(Strict):
     @model_validator(mode="after")
     def names_differ(self) -> Manifest:
         names = [entry.name.lower() for entry in self.files()]  # some file systems do not tell A from a
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two of its entries claim the file `{twice[0]}`")
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise ValueError(f"two of its entries claim the file `{name}`")
+            seen.add(name)
         return self
 
     def recompute(self) -> str:
