@@ -74,7 +74,7 @@ class Detail:
 class Event:
     """Something happened. `data` holds plain JSON values, documented per kind in docs/run-folder.md."""
 
-    kind: str  # e.g. "scale", "skip", "nonfinite", "oom", "alarm", "checkpoint", "rescue", "fault", "end"
+    kind: str  # e.g. "scale", "skip", "nonfinite", "oom", "alarm", "checkpoint", "rescue", "data", "end"
     step: int
     says: str = ""  # one sentence for people
     data: dict[str, Any] = field(default_factory=dict)

@@ -29,6 +29,21 @@ def dataset(cache):
     return generated(vocab_size=512)
 
 
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory):
+    """Two made-up languages, 62 % `north` and 38 % `south`, in five training shards of 256 windows of 64."""
+    from llmkit.data import Document, build
+    from llmkit.data.synthetic import synthetic
+
+    texts = [("north", d.text) for d in synthetic(300, seed=0)]
+    texts += [("south", d.text) for d in synthetic(150, seed=1)]
+    documents = [Document(i, f"{source}/{i:04d}", text) for i, (source, text) in enumerate(texts)]
+    folder = tmp_path_factory.mktemp("data") / "mixed"
+    return build(
+        documents, folder, vocab_size=512, name="mixed", sources={}, val_share=0.1, shard_tokens=2**14
+    )
+
+
 @pytest.fixture
 def tiny_run(dataset):
     """A factory: tiny_run(steps=5, precision="fp16") is a fresh Run on the generated corpus."""

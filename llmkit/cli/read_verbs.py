@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def diagnose(
     run: RunPath,
     follow: Annotated[bool, typer.Option(help="Keep watching a run under way; Ctrl-C ends.")] = False,
+    check_data: Annotated[bool, typer.Option(help="First hash the files of its data set (torch).")] = False,
     as_json: Json = False,
 ) -> None:
     """Name what is wrong with a run, with the evidence. Works without torch, on any trainer's log."""
@@ -32,6 +33,10 @@ def diagnose(
     from llmkit.diagnose import diagnose as examine
 
     folder = RunFolder.open(run)
+    if check_data:
+        from llmkit.lab.data_check import check_folder
+
+        talk(check_folder(folder).says)
     if follow:
         watch(folder)
     diagnosis = examine(folder)

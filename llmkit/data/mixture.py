@@ -8,7 +8,7 @@ names[ids[1017]]            # of document 1017
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,9 +37,16 @@ def sources_of(dataset: TokenDataset) -> tuple[list[str], np.ndarray]:
     return names, np.array([names.index(part) for part in parts], dtype=np.int64)
 
 
-def source_shares(dataset: TokenDataset, split: str = "train") -> dict[str, float]:
-    """Share of a split's tokens that each source has."""
+def composition(dataset: TokenDataset) -> dict[str, Any]:
+    """What the training split is made of, for run.json.
+
+    Returns:
+        `shards`: `tokens` of a full one and `count`; `sources`: share of the tokens that each source has.
+    """
     names, ids = sources_of(dataset)
-    documents, lengths = dataset.lengths(split)
-    tokens = np.bincount(ids[documents], weights=lengths, minlength=len(names))
-    return {name: round(float(n / tokens.sum()), 6) for name, n in zip(names, tokens, strict=True)}
+    documents, lengths = dataset.lengths("train")
+    tokens = np.bincount(ids[documents], weights=lengths, minlength=len(names)) / lengths.sum()
+    return {
+        "shards": {"tokens": dataset.manifest.shard_tokens, "count": len(dataset.shards("train"))},
+        "sources": {name: round(float(share), 6) for name, share in zip(names, tokens, strict=True)},
+    }

@@ -12,7 +12,17 @@ import os
 
 from llmkit.diagnose.evidence import Chart
 from llmkit.diagnose.opinion import Opinion, Rule
-from llmkit.diagnose.rules import data, memory, numeric, optimization, throughput
+from llmkit.diagnose.rules import (
+    data,
+    data_files,
+    data_order,
+    data_targets,
+    data_tokens,
+    memory,
+    numeric,
+    optimization,
+    throughput,
+)
 from llmkit.errors import ConfigError, closest
 from llmkit.folder import RunFolder
 from llmkit.records import Diagnosis, Finding, RuledOut
@@ -23,6 +33,17 @@ RULES: tuple[Rule, ...] = (
     Rule("LK201", "out of memory", memory.out_of_memory),
     Rule("LK301", "learning-rate glitch", optimization.learning_rate_glitch),
     Rule("LK401", "poisoned document", data.poisoned_document),
+    Rule("LK402", "corrupt shard", data_tokens.corrupt_shard),
+    Rule("LK403", "unshuffled order", data_order.unshuffled_order),
+    Rule("LK404", "shifted labels", data_targets.shifted_labels),
+    Rule("LK405", "double shift", data_targets.double_shift),
+    Rule("LK406", "tokenizer swap", data_tokens.tokenizer_swap),
+    Rule("LK407", "pads not masked", data_targets.pads_not_masked),
+    Rule("LK408", "train/val leak", data_order.val_leak),
+    Rule("LK409", "source missing", data_order.source_missing),
+    Rule("LK410", "truncated shard", data_files.truncated_shard),
+    Rule("LK411", "flipped byte", data_files.flipped_byte),
+    Rule("LK412", "duplicate shard", data_files.duplicate_shard),
     Rule("LK501", "stalled loader", throughput.stalled_loader),
 )
 

@@ -175,6 +175,12 @@ class Chart:
         return config if isinstance(config, dict) else {}
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What run.json says of the data set; empty when it says nothing."""
+        data = self.facts.get("data")
+        return data if isinstance(data, dict) else {}
+
+    @property
     def precision(self) -> str:
         """`fp32`, `bf16`, `fp16`, or empty when nothing says; a loss scale other than 1 says fp16."""
         told = self.config.get("precision") or next(

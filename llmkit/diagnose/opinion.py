@@ -8,12 +8,18 @@ return Opinion(not_judged="no times.jsonl: attach `llmkit.observe.Recorder`")
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmkit.diagnose.evidence import Chart
-from llmkit.records import Evidence, Finding
+from llmkit.diagnose.timeline import Step
+from llmkit.records import Evidence, Experiment, Finding
 
+SECTION = re.compile(r"^([A-Z][a-z ]+): (.*?)(?=^[A-Z][a-z ]+: |\Z)", re.M | re.S)  # of a rule's docstring
+OUTSIDE_BRACKETS = re.compile(r", (?![^(]*\))")
 STEPS, EVENTS, TIMES, FACTS = "steps.jsonl", "events.jsonl", "times.jsonl", "run.json"
 
 
@@ -33,6 +39,46 @@ class Rule:
     code: str
     title: str
     judge: Callable[[Chart], Opinion]
+
+
+def needs(name: str) -> Callable[[Callable[[Chart, list[Step]], Opinion]], Callable[[Chart], Opinion]]:
+    """For rules that read one number of `stats`: they get the steps that have it, earliest first.
+
+    A step that was lived twice, because of a rollback, comes twice.
+    """
+
+    def decorate(rule: Callable[[Chart, list[Step]], Opinion]) -> Callable[[Chart], Opinion]:
+        @functools.wraps(rule)
+        def judge(chart: Chart) -> Opinion:
+            lived = [s for life in chart.timelines() for s in life.own if name in s.record.stats]
+            if not lived:
+                missing = f"`stats` has no `{name}`: attach `llmkit.observe.Recorder`, or `Tokens`"
+                return Opinion(not_judged=missing)
+            return rule(chart, sorted(lived, key=lambda s: s.number))
+
+        return judge
+
+    return decorate
+
+
+def finding(
+    rule: Callable, says: str, step: int, cause: str, evidence: tuple[Evidence, ...], *, probe: str,
+    command: str, confidence: str = "certain",
+) -> Opinion:  # fmt: skip
+    """A finding whose general part is the rule's own page: code, title, confirm, fix, look-alikes.
+
+    `Confirm:` on the page says what to do, a colon, and what is then seen if the finding is right.
+    """
+    page = inspect.getdoc(rule) or ""
+    code, _, title = page.partition(".\n")[0].partition(": ")
+    said = {name: " ".join(text.split()).rstrip(".") for name, text in SECTION.findall(page)}
+    do, _, seen = said["Confirm"].partition(": ")
+    confirm = Experiment(name=probe, says=do, predicts=seen, command=command)
+    return Opinion(findings=(Finding(
+        code=code, title=title, says=says, step=step, cause=cause, evidence=evidence, confirm=confirm,
+        fix=said["Fix"], also_seen_with=tuple(OUTSIDE_BRACKETS.split(said["Confused with"])),
+        confidence=confidence,
+    ),))  # fmt: skip
 
 
 def fact(says: str, step: int | None = None, source: str = STEPS) -> Evidence:

@@ -6,6 +6,7 @@ print(as_text(diagnose("runs/mine")))
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from llmkit.diagnose.words import plural
 from llmkit.records import Diagnosis, Evidence, Finding, RuledOut
@@ -18,9 +19,9 @@ def as_text(diagnosis: Diagnosis) -> str:
     blocks = [_headline(diagnosis)]
     blocks += [_finding_text(finding) for finding in diagnosis.findings]
     if diagnosis.ruled_out:
-        blocks.append("\n".join(["ruled out:", *(_item(_ruled(r)) for r in diagnosis.ruled_out)]))
+        blocks.append("\n".join(["ruled out:", *map(_item, _ruled(diagnosis.ruled_out))]))
     if diagnosis.not_judged:
-        blocks.append("\n".join(["not judged:", *(_item(_ruled(r)) for r in diagnosis.not_judged)]))
+        blocks.append("\n".join(["not judged:", *map(_item, _ruled(diagnosis.not_judged))]))
     return "\n\n".join(blocks)
 
 
@@ -29,9 +30,9 @@ def as_markdown(diagnosis: Diagnosis) -> str:
     blocks = [_headline(diagnosis)]
     blocks += [_finding_markdown(finding) for finding in diagnosis.findings]
     if diagnosis.ruled_out:
-        blocks.append("**Ruled out**\n\n" + "\n".join(f"- {_ruled(r)}" for r in diagnosis.ruled_out))
+        blocks.append("**Ruled out**\n\n" + "\n".join(f"- {r}" for r in _ruled(diagnosis.ruled_out)))
     if diagnosis.not_judged:
-        blocks.append("**Not judged**\n\n" + "\n".join(f"- {_ruled(r)}" for r in diagnosis.not_judged))
+        blocks.append("**Not judged**\n\n" + "\n".join(f"- {r}" for r in _ruled(diagnosis.not_judged)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -85,8 +86,12 @@ def _quoted(evidence: Evidence) -> str:
     return f"{evidence.says} [{evidence.source}]" if evidence.source else evidence.says
 
 
-def _ruled(item: RuledOut) -> str:
-    return f"{item.code} {item.title}: {item.because}"
+def _ruled(items: Sequence[RuledOut]) -> list[str]:
+    """One line a reason: rules that say the same share it."""
+    by: dict[str, list[str]] = {}
+    for item in items:
+        by.setdefault(item.because, []).append(f"{item.code} {item.title}")
+    return [f"{', '.join(rules)}: {because}" for because, rules in by.items()]
 
 
 def _item(says: str) -> str:

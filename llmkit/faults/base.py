@@ -107,7 +107,7 @@ class LoaderWrapper(Wrapper):
         return self.fault.call(self.inner, step)
 
     def with_skip(self, skip: Any) -> LoaderWrapper:
-        return LoaderWrapper(self.fault, self.inner.with_skip(skip), self.was_set)
+        return type(self)(self.fault, self.inner.with_skip(skip), self.was_set)
 
     @property
     def skip(self) -> Any:

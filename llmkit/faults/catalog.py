@@ -16,6 +16,11 @@ ONE = Parameter(
 EVER = Parameter(
     name="until", default=None, kind=float, says="first step that is well again (none: it stays)"
 )
+SHARE = Parameter(name="share", default=0.5, kind=float, says="of what is served that goes wrong")
+SOURCE = Parameter(name="source", default=None, kind=str, says="its name (none: the second largest)")
+SHARD = Parameter(
+    name="shard", default=None, kind=int, says="of the training split (none: the one served first at `at`)"
+)
 
 FAULTS: dict[str, FaultSpec] = {
     "nan-division": FaultSpec(
@@ -68,7 +73,7 @@ FAULTS: dict[str, FaultSpec] = {
     "poisoned-document": FaultSpec(
         name="poisoned-document",
         door="data",
-        symptom="loss and gradient norm jump on the same step, in one sequence, and are back on the next",
+        symptom="one repeated token: loss and gradient norm jump on one step, in one sequence, and are back",
         wild="pages of one repeated character in web text (a million backslashes in OSCAR)",
         emulated=False,
         truth="real: the model is trained on these tokens; the shards on disk are not touched",
@@ -155,7 +160,95 @@ FAULTS: dict[str, FaultSpec] = {
         ),
         factory="llmkit.faults.data:StalledLoader",
     ),
-}
+    "corrupt-shard": FaultSpec(
+        name="corrupt-shard", door="data", emulated=False, code="LK402", parameters=(AT, EVER, SHARD),
+        factory="llmkit.faults.data_tokens:CorruptShard",
+        symptom="the sequences of one shard stay at the loss of guessing, the others learn",
+        wild="a shard read with the wrong dtype, or still compressed or encrypted",
+        truth="real: the model is trained on these ids; files keep their hashes, as of a wrong writer",
+        harm="tiny(lr=3e-3), 100 steps: loss +0.4 nats, one shard of four; +3.0, all",
+    ),
+    "unshuffled-order": FaultSpec(
+        name="unshuffled-order", door="data", emulated=False, code="LK403", parameters=(AT, EVER),
+        factory="llmkit.faults.data_order:UnshuffledOrder",
+        symptom="the loss wanders with the order of the corpus; steps resemble their neighbours",
+        wild="documents shuffled but not sequences (SmolLM3), a permutation that is too weak (Marin 32B)",
+        truth="real: windows are served as they lie on disk",
+        harm="tiny(lr=3e-3), 100 steps: validation +0.1 to +0.2 nats",
+    ),
+    "shifted-labels": FaultSpec(
+        name="shifted-labels", door="data", emulated=False, code="LK404", parameters=(AT, EVER),
+        factory="llmkit.faults.data_tokens:ShiftedLabels",
+        symptom="the loss falls to almost nothing within tens of steps, and samples repeat one token",
+        wild="labels copied from the inputs and shifted by nobody, an off-by-one in a collator",
+        truth="real: the model is trained on these targets",
+        harm="tiny(lr=3e-3), 100 steps: loss -2.5 to -2.8 nats, validation +0.8 to +3.1",
+    ),
+    "double-shift": FaultSpec(
+        name="double-shift", door="data", emulated=False, code="LK405", parameters=(AT, EVER),
+        factory="llmkit.faults.data_tokens:DoubleShift",
+        symptom="a run that looks healthy and slow: the loss has a higher floor",
+        wild="labels shifted by the collator and again by the model (transformers #47394, #37830)",
+        truth="real: the model is trained on these targets",
+        harm="tiny(lr=3e-3), 100 steps: loss +0.2 to +1.1 nats, validation +0.1 to +1.8",
+    ),
+    "tokenizer-swap": FaultSpec(
+        name="tokenizer-swap", door="data", emulated=False, code="LK406", parameters=(AT, EVER),
+        factory="llmkit.faults.data_tokens:TokenizerSwap",
+        symptom="the loss jumps above that of guessing, in every sequence, and falls again slowly",
+        wild="a resume or a new shard with a tokenizer of the same size and other ids",
+        truth="real: the model is trained on these ids; text is cut as before, as by a reordered vocabulary",
+        harm="tiny(lr=3e-3): loss +2.4 to +3.2 nats at once, +0.4 to +1.4 after 100 steps",
+    ),
+    "pads-not-masked": FaultSpec(
+        name="pads-not-masked", door="data", emulated=False, code="LK407", parameters=(AT, EVER, SHARE),
+        factory="llmkit.faults.data_tokens:PadsNotMasked",
+        symptom="the loss is far too low, in proportion to the share of pads; in validation it is not",
+        wild="padding whose label is the end token's id and not the one that the loss ignores",
+        truth="real: pads count as targets; the loader packs, so sequences are cut to make room for them",
+        harm="tiny(lr=3e-3), 100 steps: loss -1.4 to -2.2 nats, validation +0.3 to +0.4",
+    ),
+    "val-leak": FaultSpec(
+        name="val-leak", door="data", emulated=False, code="LK408", parameters=(AT, EVER, SHARE),
+        factory="llmkit.faults.data_tokens:ValLeak",
+        symptom="none in the training loss; the validation loss is lower than it should be",
+        wild="a split by window and not by document, a benchmark in a crawl (GSM8K in Marin's data)",
+        truth="real: the model is trained on validation text, recorded under the ids of what it replaced",
+        harm="tiny(lr=3e-3), 100 steps: validation -0.03 to -0.19 nats, which is the harm: it lies",
+    ),
+    "source-missing": FaultSpec(
+        name="source-missing", door="data", emulated=False, code="LK409", parameters=(AT, EVER, SOURCE),
+        factory="llmkit.faults.data_order:SourceMissing",
+        symptom="the level of the loss shifts a little; text of the missing source is not learned",
+        wild="a glob that matches nothing, a source with weight 0, a stream that ended and was not restarted",
+        truth="real: no window with a target of the source is served",
+        harm="tiny(lr=3e-3), 100 steps, docstrings without networkx: loss -0.05 nats, validation +0.003",
+    ),
+    "truncated-shard": FaultSpec(
+        name="truncated-shard", door="file", emulated=False, code="LK410", parameters=(AT, EVER, SHARD),
+        factory="llmkit.faults.data_files:TruncatedShard",
+        symptom="the run dies at the first window beyond the end of the file",
+        wild="a full disk, an upload or a copy that broke off",
+        truth="real: a copy of the data set is cut short after it was opened; the original is not touched",
+        harm="the run stops at that step, and again after every restart",
+    ),
+    "flipped-byte": FaultSpec(
+        name="flipped-byte", door="file", emulated=False, code="LK411", parameters=(AT, EVER, SHARD),
+        factory="llmkit.faults.data_files:FlippedByte",
+        symptom="none: one token of the corpus is another one",
+        wild="a bad sector, a bad memory cell on the way to the disk, a faulty network card",
+        truth="real: one bit of a copy of the data set is changed after it was opened",
+        harm="none that shows: tiny(lr=3e-3), 100 steps: loss and validation +0.000 nats",
+    ),
+    "duplicate-shard": FaultSpec(
+        name="duplicate-shard", door="file", emulated=False, code="LK412", parameters=(AT, EVER, SHARD),
+        factory="llmkit.faults.data_files:DuplicateShard",
+        symptom="none in the first epoch: part of the text is seen twice, part never",
+        wild="a copy to the wrong name, two workers that wrote the same part",
+        truth="real: in a copy of the data set one shard's file holds another's tokens",
+        harm="tiny(lr=3e-3), 100 steps, one shard of four: validation -0.02 nats, noise",
+    ),
+}  # fmt: skip
 
 
 def apply(name: str, run: object, **where: object) -> Fault:

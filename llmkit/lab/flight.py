@@ -24,6 +24,7 @@ import torch
 from llmkit.data import TokenDataset, open_dataset
 from llmkit.errors import IntegrityError, RecordError
 from llmkit.folder import RunFolder
+from llmkit.lab.data_check import check_files
 from llmkit.observe import Recorder, oom_event
 from llmkit.records import StepRecord
 from llmkit.rescue import Watchdog, supervise
@@ -55,6 +56,9 @@ class Flight:
                 if every and run.step % every == 0 and not (crew and crew.in_trouble):
                     self.checkpoints.save(run)
                 yield record
+        except IntegrityError:
+            check_files(run, died=True)
+            raise
         except torch.OutOfMemoryError as error:
             for sink in run.sinks:
                 sink(oom_event(run, error))
@@ -185,6 +189,7 @@ def finish(flight: Flight, *, supervised: bool = False) -> Iterator[StepRecord]:
         yield from flight.steps(supervised=supervised)
         if run.config.save_every and run.step not in flight.checkpoints.steps():
             flight.checkpoints.save(run)
+        check_files(run)
         done = run.step >= run.config.steps
         run.tell("end", f"{'finished' if done else 'stopped'} at step {run.step}", finished=done)
     except BaseException as death:

@@ -41,15 +41,15 @@ def target_shares(batch: Batch) -> dict[str, float]:
     Returns:
         `targets_next`: share of targets that are the next input, 1 when all is well. Where it is not:
         `targets_same` and `targets_two_ahead`, the shares that are the input itself and the one after next.
-        `pad_targets`: share that is an end token after an end token. No document is empty, so 0 when all is
-        well.
+        `pad_targets`: share that is an end token and follows a target that is one. No document is empty, so 0
+        when all is well.
     """
     x, y, weighted = batch.x, batch.y, batch.weight > 0
     found = {"targets_next": _share(y[:, :-1] == x[:, 1:], weighted[:, :-1])}
     if found["targets_next"] < 1:
         found["targets_same"] = _share(y == x, weighted)
         found["targets_two_ahead"] = _share(y[:, :-2] == x[:, 2:], weighted[:, :-2])
-    return found | {"pad_targets": _share((y == END_ID) & (x == END_ID), weighted)}
+    return found | {"pad_targets": _share((y[:, 1:] == END_ID) & (y[:, :-1] == END_ID), weighted[:, 1:])}
 
 
 def _share(found: np.ndarray, among: np.ndarray) -> float:

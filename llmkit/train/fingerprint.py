@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llmkit.data.mixture import source_shares
+from llmkit.data.mixture import composition
 
 if TYPE_CHECKING:
     from llmkit.train.run import Run
@@ -64,11 +64,7 @@ def facts(run: Run) -> dict[str, Any]:
             "tokenizer_digest": run.dataset.tokenizer_digest,
             "order": {key: order[key] for key in ("split", "seed", "batch", "context")},
             "skip": run.loader.skip.to_json(),
-            "shards": {
-                "tokens": run.dataset.manifest.shard_tokens,
-                "count": len(run.dataset.shards("train")),
-            },
-            "sources": source_shares(run.dataset),
+            **composition(run.dataset),
         },
         "git_commit": git_commit(),
         "packages": {name: version(name) for name in PACKAGES}

@@ -126,7 +126,8 @@ def _step(rng, draw, step, hardness, scale, overflow) -> StepRecord:
         step=step, loss=loss, grad_norm=math.inf if overflow else norm, lr=_rate(draw, step),
         loss_scale=scale, tokens=draw.batch * 256, clipped=norm > 1, skipped=overflow,
         nonfinite="grad" if overflow else "",
-        sequence_losses=tuple(rows), documents=tuple(documents), samples=tuple(range(draw.batch)),
+        sequence_losses=tuple(rows), documents=tuple(documents),
+        samples=tuple(random.Random(step).sample(range(10**6), draw.batch)),  # of its own: rng draws as it did
     )  # fmt: skip
 
 

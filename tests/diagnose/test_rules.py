@@ -287,7 +287,8 @@ def test_without_documents_the_samples_are_named(ward):
     patient = sick(ward, "poison", 26, 90)
     patient.steps = [dataclasses.replace(s, documents=()) for s in patient.steps]
     finding = diagnose(patient.chart()).findings[0]
-    assert finding.cause == "" and "samples 0" in finding.evidence[-1].says
+    sample = patient.steps[90].samples[0]
+    assert finding.cause == "" and f"samples {sample}" in finding.evidence[-1].says
 
 
 @pytest.mark.parametrize(

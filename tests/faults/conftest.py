@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmkit.faults import FAULTS
+
 
 class CountingClock:
     """Time that passes only when somebody sleeps."""
@@ -26,14 +28,25 @@ def tiny_run(tiny_run):
 
 
 @pytest.fixture
-def victim(tiny_run):
+def mixed_run(mixed):
+    """As `tiny_run`, on two sources in five shards."""
+    from llmkit.train import build, tiny
+
+    return lambda **overrides: build(
+        tiny(**{"lr": 3e-3, "min_lr": 3e-4, "steps": 20, "data": str(mixed.path)} | overrides), dataset=mixed
+    )
+
+
+@pytest.fixture
+def victim(tiny_run, mixed_run):
     """victim("fp16-overflow", steps=9) is a run to which that fault applies, on a clock without waiting."""
 
     def make(name, **overrides):
         if name == "fp16-overflow":
             overrides.setdefault("precision", "fp16")
         overrides.setdefault("steps", 8)
-        run = tiny_run(**overrides)
+        shards_and_sources = "LK401" < FAULTS[name].code < "LK500"
+        run = (mixed_run if shards_and_sources else tiny_run)(**overrides)
         run.clock = run.stopwatch.clock = CountingClock()
         return run
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llmkit.diagnose import diagnose
-from llmkit.errors import NonFiniteError
+from llmkit.errors import IntegrityError, NonFiniteError
 from llmkit.faults import FAULTS, apply
 from llmkit.lab import finish, prepare
 from llmkit.train import tiny
@@ -23,6 +23,18 @@ PLACES = {  # fault -> settings of the run, where it is put, what the doctor mus
     "lr-glitch": ({}, {"at": 50}, "learning rate"),
     "oom": ({}, {"at": 40, "phase": "backward"}, ""),
     "stalled-loader": ({}, {"at": 50, "seconds": 0.6}, ""),
+    "corrupt-shard": ({}, {"at": 40}, "shard 0"),
+    "unshuffled-order": ({}, {"at": 40}, "order"),
+    "shifted-labels": ({}, {"at": 40}, "targets"),
+    "double-shift": ({}, {"at": 40}, "targets"),
+    "tokenizer-swap": ({}, {"at": 40}, "tokenizer"),
+    "pads-not-masked": ({}, {"at": 40}, "pads"),
+    "val-leak": ({}, {"at": 40}, "validation split"),
+    "source-missing": ({}, {"at": 40}, "south"),
+    "truncated-shard": ({}, {"at": 40}, "train-00000.bin"),
+    # silent: the files are hashed when the run ends, and the step is the first that served them
+    "flipped-byte": ({}, {"at": 0}, "train-00002.bin"),
+    "duplicate-shard": ({}, {"at": 0}, "train-00002.bin"),
 }
 
 
@@ -37,8 +49,8 @@ def flown(tmp_path, dataset, fault="", settings=None, place=None, steps=80, seed
     with apply(fault, flight.run, **place):
         try:
             list(finish(flight))
-        except (NonFiniteError, torch.OutOfMemoryError):
-            assert fault in ("nan-division", "oom")
+        except (NonFiniteError, IntegrityError, torch.OutOfMemoryError):
+            assert fault in ("nan-division", "truncated-shard", "oom")
     return flight
 
 
@@ -47,9 +59,10 @@ def test_every_fault_has_its_place():
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_doctor_finds_it(fault, dataset, tmp_path):
+def test_the_doctor_finds_it(fault, dataset, mixed, tmp_path):
     settings, place, culprit = PLACES[fault]
-    flight = flown(tmp_path, dataset, fault, settings, place)
+    shards_and_sources = "LK401" < FAULTS[fault].code < "LK500"
+    flight = flown(tmp_path, mixed if shards_and_sources else dataset, fault, settings, place)
     diagnosis = diagnose(flight.folder)
     assert [f.code for f in diagnosis.findings] == [FAULTS[fault].code], diagnosis
     finding = diagnosis.findings[0]
@@ -73,6 +86,37 @@ def test_the_doctor_stays_quiet(seed, precision, dataset, tmp_path):
     settings = {"precision": precision, "loss_scale": 2.0**24}
     flight = flown(tmp_path, dataset, settings=settings, seed=seed, steps=120)
     assert diagnose(flight.folder).healthy
+
+
+def test_the_doctor_stays_quiet_on_two_languages_in_five_shards(mixed, tmp_path):
+    diagnosis = diagnose(flown(tmp_path, mixed, steps=120).folder)
+    assert diagnosis.healthy
+    # whole files are told of only when somebody asks
+    assert {r.code for r in diagnosis.not_judged} == {"LK410", "LK411", "LK412"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_the_doctor_stays_quiet_on_real_text(seed, cache, tmp_path):
+    from llmkit.data import embedded
+
+    data = embedded(512)
+    diagnosis = diagnose(flown(tmp_path, data, seed=seed, steps=250).folder)
+    assert diagnosis.healthy
+    assert "sympy" in next(r.because for r in diagnosis.ruled_out if r.code == "LK409")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [name for name in FAULTS if "LK401" < FAULTS[name].code < "LK500"])
+def test_the_doctor_finds_faults_of_the_data_in_real_text(fault, cache, tmp_path):
+    from llmkit.data import embedded
+
+    place = {"at": 0 if fault in ("flipped-byte", "duplicate-shard") else 60}
+    flight = flown(tmp_path, embedded(512), fault, {"lr": 3e-3}, place, steps=120)
+    findings = diagnose(flight.folder).findings
+    assert [f.code for f in findings] == [FAULTS[fault].code]
+    # a source with 28 % of the tokens may be away from the 24 sequences before it went missing
+    assert findings[0].step == place["at"] or (fault == "source-missing" and 57 <= findings[0].step <= 60)
 
 
 @pytest.mark.slow
