@@ -40,7 +40,7 @@ SURFACE = {
     "data tokenizer": ["--baseline", "--json", "--text", "subject"],
     "data verify": ["--json", "dataset"],
     "demo": ["--json", "--out"],
-    "diagnose": ["--follow", "--json", "run"],
+    "diagnose": ["--check-data", "--follow", "--json", "run"],
     "env": ["--json"],
     "explain": ["--json", "code"],
     "faults": ["--json"],
