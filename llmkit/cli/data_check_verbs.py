@@ -97,8 +97,8 @@ def check(
 
     from llmkit.data.schema import Check
 
-    tell = teller()
-    checked = Check(paths, field, limit, lambda documents: tell("read", documents, 0))
+    say = teller()  # `tell` is the word of a run's events
+    checked = Check(paths, field, limit, lambda documents: say("read", documents, 0))
     for violation in checked:
         where = f"{violation.where}: {violation.field}".removesuffix(": ")
         text = f"{where}: {violation.found} (expected: {violation.expected})"

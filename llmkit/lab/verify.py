@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from llmkit.errors import RecordError
+from llmkit.errors import IntegrityError, RecordError
 from llmkit.faults import apply
 from llmkit.folder import RunFolder
 from llmkit.lab.flight import Flight, config_of, finish, open_data, prepare
@@ -73,7 +73,8 @@ def repeat(flight: Flight, known: dict[str, Any], steps: int) -> None:
     broken = contextlib.nullcontext()
     if fault := known.get("fault"):
         broken = apply(fault["name"], flight.run, **fault["where"])
-    with broken, contextlib.suppress(ArithmeticError, RuntimeError):  # a run that died then dies now
+    deaths = (ArithmeticError, RuntimeError, IntegrityError)  # a run that died then dies now
+    with broken, contextlib.suppress(*deaths):
         for record in finish(flight, supervised=known.get("supervised", False)):
             if record.step + 1 >= steps:
                 flight.run.stop_asked = flight.run.stopped = True

@@ -14,9 +14,10 @@ import pytest
 
 from llmkit.data import TokenDataset
 from llmkit.diagnose import diagnose
-from llmkit.errors import DataError, RecordError
+from llmkit.errors import DataError, IntegrityError, RecordError
+from llmkit.faults import apply
 from llmkit.folder import RunFolder
-from llmkit.lab import fly
+from llmkit.lab import finish, fly, prepare, verify
 from llmkit.lab.data_check import check_folder, problems_of
 from llmkit.train import tiny
 
@@ -127,3 +128,17 @@ def test_the_command_line_checks_before_it_judges(case):
     after = subprocess.run([*command, "--check-data"], capture_output=True, text=True)
     assert after.returncode == 1 and "train-00001.bin" in after.stderr
     assert [f["code"] for f in json.loads(after.stdout)["findings"]] == ["LK411"]
+
+
+def test_a_run_that_died_of_its_data_is_done_again_to_the_bit(mixed, tmp_path):
+    data = {"name": "truncated-shard", "where": {"at": 6}}
+    flight = prepare(
+        tiny(steps=10, save_every=0, data=str(mixed.path)),
+        tmp_path / "run",
+        dataset=mixed,
+        extra={"fault": data},
+    )
+    with apply("truncated-shard", flight.run, at=6), pytest.raises(IntegrityError):
+        list(finish(flight))
+    assert [e.kind for e in flight.folder.events()] == ["data", "died"]
+    assert all(check.same for check in verify(tmp_path / "run"))

@@ -69,7 +69,7 @@ def _damaged(chart: Chart, rule: Callable, kinds: tuple[str, ...], what: str) ->
     if not checks:
         return Opinion(not_judged="the files were not checked: `llmkit diagnose RUN --check-data` does")
     problems = [(e, p) for e in reversed(checks) for p in e.data.get("problems") or ()]
-    told = {p["file"]: (e, p) for e, p in problems if p["kind"] in kinds}
+    told = {str(p.get("file")): (e, p) for e, p in problems if p.get("kind") in kinds}
     if not told:
         return Opinion(ruled_out=f"no file was so when they were checked, at step {checks[-1].step}")
     event, problem = next(iter(told.values()))
@@ -79,10 +79,10 @@ def _damaged(chart: Chart, rule: Callable, kinds: tuple[str, ...], what: str) ->
     return finding(
         rule, f"{listing([f'`{name}`' for name in told])} {what}", step, listing(list(told)),
         (
-            *(fact(str(p["says"]), e.step, EVENTS) for e, p in told.values()),
+            *(fact(str(p.get("says")), e.step, EVENTS) for e, p in told.values()),
             fact(f"{plural(len(served), 'step')} served those bytes{first}; since when is not known", step),
         ),
-        probe="verify-data", command=f"llmkit data verify {event.data['path']}",
+        probe="verify-data", command=f"llmkit data verify {event.data.get('path', 'DATA')}",
     )  # fmt: skip
 
 
