@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from llmkit.folder import RunFolder
-from llmkit.observe import Activations, Gradients, Recorder, Tracer
+from llmkit.observe import Activations, Gradients, Recorder, Tokens, Tracer
 from llmkit.train import train
 
 OBSERVERS = {
     "gradients": lambda folder: Gradients(),
     "activations": lambda folder: Activations(every=1),
     "tracer": lambda folder: Tracer(),
+    "tokens": lambda folder: Tokens(),
     "recorder": lambda folder: Recorder(RunFolder(folder), every=2),
 }
 
