@@ -181,7 +181,7 @@ def table(lines: list[dict], wanted: int) -> list[dict]:
                 "by_common": sum(x["p_common"] <= ALPHA / 2 for x in mine) / n,
                 "by_documents": sum(x["documents"] for x in mine) / n if "documents" in mine[0] else None,
                 "right_shard": sum(x["right_shard"] for x in mine) / max(1, k),
-                "right_subword": sum(x["right_subword"] for x in mine) / max(1, k),
+                "right_subword": sum(x["alarm"] and x["right_subword"] for x in mine) / max(1, k),
                 "reassigned": sum(x["reassigned"] for x in mine) / n,
             })  # fmt: skip
     return rows

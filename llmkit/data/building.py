@@ -46,6 +46,7 @@ REFERENCE_TEXT = {
     "generated": "feb9a4c359d8cfaa22e66924ab6888b5ac8f1deb6d2acbb152e7b49a7633ff28",
 }
 
+SKETCH_SHARDS = 32
 TRAIN_BYTES = 2**24  # of text that the tokenizer learns from: more takes time and changes few merges
 
 
@@ -212,10 +213,16 @@ def write_dataset(documents: Iterable[Document], folder: Path, recipe: Recipe) -
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Name the whole, and write the manifest; then sketch the shards, and write it again with the sketch."""
+    """Name the whole, and write the manifest; then sketch the shards, and write it again with the sketch.
+
+    A sketch takes some 2 MiB of memory a shard while it is made. So that a build stays bounded, a larger set
+    has none, and `drift` makes one when it is asked.
+    """
     manifest = manifest.model_copy(update={"digest": manifest.recompute()})
     manifest = manifest.model_copy(update={"reference": is_reference(manifest)})
     write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    if len(manifest.shards) > SKETCH_SHARDS:
+        return
     sketch = write_file(folder, "sketch.npz", sketch_of(TokenDataset(folder, check=False)).to_bytes())
     manifest = manifest.model_copy(update={"sketch": sketch})
     write_whole(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")

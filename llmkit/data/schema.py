@@ -40,13 +40,14 @@ if TYPE_CHECKING:
 
 FIELDS = ("text", "id", "source", "licence", "length")
 LICENCE = 200  # characters
+TABLE = "CREATE TABLE seen (hash BLOB PRIMARY KEY, file INTEGER, line INTEGER) WITHOUT ROWID"
 SHOWN = 60  # characters of a found value
 
 
 class Check:
     """Violations of files and folders, in the order in which they are met; iterate once.
 
-    Memory: the longest line `limit` lets through (some six times its bytes), 32 MiB for finding duplicates
+    Memory: the longest line `limit` lets through (some six times its bytes), 96 MiB for finding duplicates
     (the rest of their hashes is kept on disk), and one shard of a data set. It does not grow with the files.
 
     Args:
@@ -70,9 +71,10 @@ class Check:
         self.paths, self.field, self.limit = [Path(path) for path in paths], field, limit
         self.progress = progress
         self.files = self.documents = self.violations = 0
+        self._names: list[Path] = []  # of the files, by the number that the table of hashes holds
 
     def __iter__(self) -> Iterator[Violation]:
-        with closing(on_disk("CREATE TABLE seen (hash BLOB PRIMARY KEY, place TEXT) WITHOUT ROWID")) as seen:
+        with closing(on_disk(TABLE)) as seen:
             for path in self.paths:
                 built = (path / MANIFEST).is_file()
                 for violation in shard_violations(path) if built else self._documents(path, seen):
@@ -85,6 +87,7 @@ class Check:
             raise DataError(f"nothing to check in `{path}`", expected="files of documents, or a data set")
         for file in files:
             self.files += 1
+            self._names.append(file)
             line = row = None
             for line, row in rows(file, self.limit, [self.field, *FIELDS[1:]]):
                 if isinstance(row, Violation):
@@ -93,11 +96,26 @@ class Check:
                 self.documents += 1
                 if self.documents % 10_000 == 0:
                     self.progress(self.documents)
-                copies = repeated(f"{file}{place(file, line)}", row, self.field, seen)
+                copies = self._repeated(line, row, seen)
                 for name, found, expected in [*wrong(row, self.field), *copies]:
                     yield Violation(str(file), line, name, found, expected)
             if row is None:
                 yield Violation(str(file), None, "", "holds no document", "one or more")
+
+    def _repeated(
+        self, line: int | None, row: dict[str, Any], seen: Connection
+    ) -> Iterator[tuple[str, str, str]]:
+        """(field, found, expected) of an id or a text that another document has."""
+        text, name = row.get(self.field), row.get("id")
+        keys = [("id", f"i{name!r}")] if is_id(name) else []
+        keys += [(self.field, f"t{text}")] if isinstance(text, str) and text.strip() else []
+        for which, key in keys:
+            entry = sha256(utf8(key)).digest()[:16], len(self._names) - 1, line
+            if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", entry).rowcount:
+                first = seen.execute("SELECT file, line FROM seen WHERE hash = ?", entry[:1]).fetchone()
+                other = f"{self._names[first[0]]}{place(self._names[first[0]], first[1])}"
+                found = f"{shown(name)}, as in {other}" if which == "id" else f"is the same as in {other}"
+                yield which, found, "one of its own"
 
 
 # ------------------------------------------------------------------------------------------------- documents
@@ -150,19 +168,6 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # an integer of more than 4,300 digits; deep nesting
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-def repeated(where: str, row: dict[str, Any], field: str, seen: Connection) -> Iterator[tuple[str, str, str]]:
-    """(field, found, expected) of an id or a text that another document has."""
-    text, name = row.get(field), row.get("id")
-    keys = [("id", f"i{name!r}")] if is_id(name) else []
-    keys += [(field, f"t{text}")] if isinstance(text, str) and text.strip() else []
-    for which, key in keys:
-        entry = sha256(utf8(key)).digest(), where
-        if not seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", entry).rowcount:
-            (other,) = seen.execute("SELECT place FROM seen WHERE hash = ?", entry[:1]).fetchone()
-            found = f"{shown(name)}, as in {other}" if which == "id" else f"is the same as in {other}"
-            yield which, found, "one of its own"
 
 
 # ---------------------------------------------------------------------------------------------------- shards

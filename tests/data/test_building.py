@@ -151,6 +151,14 @@ def test_documents_may_come_from_an_iterator_in_lots_of_any_size(documents, smal
     assert contents(again.path) == contents(small.path)
 
 
+def test_a_set_of_many_shards_is_built_without_a_sketch(documents, small, tmp_path, monkeypatch):
+    monkeypatch.setattr("llmkit.data.building.SKETCH_SHARDS", len(small.manifest.shards) - 1)
+    options = {"sources": {"seed": 3}, "val_share": 0.1, "shard_tokens": 1000}
+    without = make(documents, tmp_path / "a", **options)
+    assert without.manifest.sketch is None and small.manifest.sketch is not None
+    assert without.digest == small.digest and not (without.path / "sketch.npz").exists()
+
+
 def test_a_document_longer_than_many_shards_begins_in_one_and_ends_in_another(tmp_path):
     documents = [Document(0, "a", "so be it. " * 50), Document(1, "b", "or not")]
     one = make(documents, tmp_path / "one", vocab_size=257, val_share=0, shard_tokens=100)

@@ -179,7 +179,7 @@ def test_steps_are_recorded_with_their_counts(tmp_path):
         "na\u00efve one",
         "two",
     ]
-    assert two.settings == {"hash": "sha256"}
+    assert two.settings == {"hash": "sha256, first 128 bits"}
 
 
 def test_no_step_is_the_default(small):

@@ -5,7 +5,7 @@ What stands between `# BEGIN SOLUTION: about 5 lines` and `# END SOLUTION` becom
 lines` in the exercise, or nothing where no size is given; a cell tagged `solution` stands only in the
 solution.
 
-    python -m llmkit.grade.authoring exercises_src/01_loss_scaler.py     # writes exercises/ and solutions/
+    python scripts/exercises.py exercises_src/01_loss_scaler.py     # writes exercises/ and solutions/
 """
 
 from __future__ import annotations
