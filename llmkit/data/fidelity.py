@@ -244,11 +244,10 @@ def check_tokenizer(
             notes.looked["round trip"] += 1
             if (back := tokenizer.decode(ids)) != document.text:
                 notes.note("round trip", name_of(document), lost(document.text, back))
-            if baseline:
-                notes.looked["cut"] += 1
-                if [mine.drawn[i] for i in ids] != [theirs.drawn[i] for i in other]:
-                    says = f"is {len(ids):,} tokens, and {len(other):,} by the baseline"
-                    notes.note("cut", name_of(document), says)
+            notes.looked["cut"] += bool(baseline)
+            if baseline and [mine.drawn[i] for i in ids] != [theirs.drawn[i] for i in other]:
+                says = f"is {len(ids):,} tokens, and {len(other):,} by the baseline"
+                notes.note("cut", name_of(document), says)
     spellings = [{v.drawn[i]: n for i, n in c.items()} for v, c in zip((mine, theirs), counts, strict=True)]
     return Fidelity(
         digest=tokenizer.digest,
@@ -259,6 +258,6 @@ def check_tokenizer(
         spelling_distance=distance(*spellings) if baseline else None,
         longest=[written(name) for name in sorted(mine.plain, key=lambda t: (-len(t), t))[:10]],
         unused=[written(name) for name, token in mine.plain.items() if token not in counts[0]],
-        checked=dict(notes.looked),
+        checked=dict(+notes.looked),
         flaws=notes.flaws(),
     )
