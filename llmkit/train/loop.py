@@ -111,7 +111,8 @@ def train(run: Run) -> Iterator[StepRecord]:
                 run.optimizer.step()
             incurable = nonfinite and (nonfinite == "loss" or not run.scaler.can_back_off)
             run.stuck = run.stuck + 1 if incurable else 0
-            run.scaler.update(bad, phase="forward" if nonfinite == "loss" else "backward")
+            phase = "forward" if nonfinite == "loss" else "backward"
+            run.scaler.update(bad, phase=phase, largest=largest(grads) if bad else None)
             watch.lap("optimizer")
 
             # record
@@ -140,6 +141,11 @@ def overflowed(grads: list[tuple[str, Tensor]], norms: Tensor) -> list[str]:
     """Parameters whose gradient is not finite; finite ones can still add up to an infinite norm."""
     bad = [name for (name, _), norm in zip(grads, norms.tolist(), strict=True) if not math.isfinite(norm)]
     return bad or ["the global norm"]
+
+
+def largest(grads: list[tuple[str, Tensor]]) -> float:
+    """Largest finite |element| of all gradients: what the loss scale was too large for, or nearly."""
+    return max(grad.abs().nan_to_num(0.0, posinf=0.0).max().item() for _, grad in grads)
 
 
 def hopeless_run(run: Run, record: StepRecord) -> NonFiniteError:

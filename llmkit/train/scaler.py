@@ -11,10 +11,13 @@ overflow (the step is skipped, not repaired), double after `growth_interval` goo
 
 Equal to `torch.amp.GradScaler` step by step, with one addition: a floor. torch's scale can fall to 0, at
 which every gradient is 0, passes the finite check, is divided by 0 and turns the weights into NaN.
+
+What other trainers do differently is in `scale_policies.py`: each of them is a `next_scale` of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,6 +40,8 @@ class LossScaler:
 
     growth_factor = 2.0
     backoff_factor = 0.5
+    ceiling = LARGEST
+    counters = ("good_steps",)  # what the state is, beside the scale
 
     def __init__(
         self,
@@ -73,50 +78,58 @@ class LossScaler:
             overflow.
         """
         grads = [grad for _, grad in named_grads]
-        factor = correction / self.current
+        factor = correction / self.current if self.current else math.inf
         if factor != 1.0:
             torch._foreach_mul_(grads, factor)
         return torch.stack([norm.float() for norm in torch._foreach_norm(grads)])
 
-    def update(self, overflowed: Sequence[str], *, phase: str = "backward") -> None:
-        """After every step, skipped or not: back off, grow, or count.
+    def update(
+        self, overflowed: Sequence[str], *, phase: str = "backward", largest: float | None = None
+    ) -> None:
+        """After every step, skipped or not: back off, grow, or count; a change is told with its reason.
 
         Args:
             overflowed: names of the parameters whose gradient was not finite; empty after a good step.
             phase: `forward` when the loss itself was not finite, for the log.
+            largest: largest finite |gradient element| of that step, unscaled, for the log.
         """
         if not self.enabled:
             return
+        reason, why = f"{self.growth_interval} good steps in a row", {"parameter": "", "phase": ""}
         if overflowed:
-            where = (
-                f"{overflowed[0]} and {len(overflowed) - 1} more" if len(overflowed) > 1 else overflowed[0]
-            )
-            self._change(
-                self.current * self.backoff_factor, f"overflow in {phase}: {where}", overflowed[0], phase
-            )
-            return
-        self.good_steps += 1
-        if self.good_steps == self.growth_interval:
-            grown = min(self.current * self.growth_factor, LARGEST)
-            self._change(grown, f"{self.growth_interval} good steps in a row", "", "")
+            more = f" and {len(overflowed) - 1} more" if len(overflowed) > 1 else ""
+            reason, why = f"overflow in {phase}: {overflowed[0]}{more}", {"parameter": overflowed[0]}
+            why |= {"phase": phase} | ({} if largest is None else {"largest": largest})
+        self._change(self.next_scale(bool(overflowed)), reason, **why)
+
+    def next_scale(self, overflowed: bool) -> float:
+        """The policy: counts this step and returns the scale of the next one, before the floor."""
+        self.good_steps = 0 if overflowed else self.good_steps + 1
+        if overflowed:
+            return self.current * self.backoff_factor
+        if self.good_steps < self.growth_interval:
+            return self.current
+        self.good_steps = 0
+        return min(self.current * self.growth_factor, self.ceiling)
 
     def lower(self, scale: float, reason: str) -> None:
         """Set the scale by hand (a rescuer does); logged like any other change."""
-        self._change(scale, reason, "", "")
+        self.good_steps = 0
+        self._change(scale, reason, parameter="", phase="")
 
-    def _change(self, scale: float, reason: str, parameter: str, phase: str) -> None:
-        old, self.current, self.good_steps = self.current, max(scale, self.floor), 0
+    def _change(self, scale: float, reason: str, **why: str | float) -> None:
+        old, self.current = self.current, max(scale, self.floor)
         if self.current != old:
             says = f"loss scale {old:g} -> {self.current:g}: {reason}"
-            self.tell(
-                "scale", says, old=old, new=self.current, reason=reason, parameter=parameter, phase=phase
-            )
+            self.tell("scale", says, old=old, new=self.current, reason=reason, **why)
         if scale < self.floor:
             says = f"loss scale is at its floor {self.floor:g} and a step still overflowed: {reason}"
-            self.tell("floor", says, scale=self.current, reason=reason, parameter=parameter, phase=phase)
+            self.tell("floor", says, scale=self.current, reason=reason, **why)
 
     def state_dict(self) -> dict[str, float]:
-        return {"scale": self.current, "good_steps": self.good_steps}
+        return {"scale": self.current} | {name: getattr(self, name) for name in self.counters}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.current, self.good_steps = float(state["scale"]), int(state["good_steps"])
+        self.current = float(state["scale"])
+        for name in self.counters:
+            setattr(self, name, int(state[name]))

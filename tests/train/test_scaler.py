@@ -12,7 +12,7 @@ import math
 import pytest
 import torch
 
-from llmkit.train import LossScaler
+from llmkit.train import LossScaler, train
 
 PATTERNS = list(itertools.product((False, True), repeat=8))
 
@@ -130,3 +130,16 @@ def test_state_survives_a_round_trip():
     for overflowed in ([], [], ["w"], []):
         scaler.update(overflowed), other.update(overflowed)
         assert scaler.state_dict() == other.state_dict()
+
+
+def test_an_overflow_in_a_run_is_told_with_the_largest_finite_gradient(tiny_run):
+    run, told = tiny_run(steps=3, precision="fp16", loss_scale=2.0**24), []
+    run.sinks.append(lambda event: told.append(event))
+    list(train(run))
+    first = next(event for event in told if event.kind == "scale")
+    assert (first.data["old"], first.data["new"], first.data["phase"]) == (2.0**24, 2.0**23, "backward")
+    # what fp16 still held at that scale, divided by it; the token count divides by 1 here
+    assert 0 < first.data["largest"] <= 65504 / 2.0**24
+    grown = LossScaler(4.0, growth_interval=1, tell=lambda kind, says, **data: told.append(data))
+    grown.update([])
+    assert "largest" not in told[-1]
