@@ -76,8 +76,12 @@ class Expected:
 
 
 def band_key(cfg: RunConfig, data_digest: str) -> str:
-    """What decides the band: everything but seeds, place and bookkeeping."""
-    plain = {k: v for k, v in cfg.to_dict().items() if k not in SEED_FIELDS + KEPT_FIELDS}
+    """What decides the band: everything but seeds, place and bookkeeping. What is at its default is left out,
+    so that a new setting moves no key; who changes a default measures again."""
+    default = RunConfig().to_dict()
+    plain = {k: v for k, v in cfg.to_dict().items() if k not in SEED_FIELDS + KEPT_FIELDS and v != default[k]}
+    if shape := plain.get("model"):
+        plain["model"] = {k: v for k, v in shape.items() if v != default["model"][k]}
     return hashlib.sha256(json.dumps([plain, data_digest], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,11 +7,12 @@ records = list(train(run))
 """
 
 from llmkit.train.checkpoint import Checkpoints
-from llmkit.train.config import CONFIGS, ModelConfig, RunConfig, gpt2, laptop, named, tiny, vary
+from llmkit.train.config import ModelConfig, RunConfig, vary
 from llmkit.train.evaluate import evaluate
 from llmkit.train.fingerprint import facts, fingerprint
 from llmkit.train.loop import train
 from llmkit.train.model import GPT
+from llmkit.train.named import CONFIGS, gpt2, laptop, named, tiny
 from llmkit.train.run import Run, build
 from llmkit.train.scaler import LossScaler
 

@@ -1,4 +1,4 @@
-"""What a run is, as two frozen dataclasses, and the named configurations, as functions.
+"""What a run is, as two frozen dataclasses.
 
     cfg = tiny(steps=60, precision="fp16", model__dropout=0.1)
 
@@ -11,13 +11,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmkit.errors import ConfigError, closest
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+CHECKPOINTING = ("none", "selective", "full")
+OPTIMIZER = {  # what train/adamw.py lets one choose; the first of each is torch's
+    "bias_correction": ("standard", "none", "delayed", "rectified"),
+    "beta2_schedule": ("constant", "power"),
+    "eps_place": ("outside", "inside"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,9 @@ class ModelConfig:
     """Whether linear layers and LayerNorm have biases (GPT-2 has, most later models have not)."""
     qk_norm: bool = False
     """Normalise queries and keys per head before the product: bounds the attention scores."""
+    init_std: float = 0.02
+    """Standard deviation of initial weights; those that write to the residual stream are divided by
+    sqrt(2 layers). 0.004 to 0.02."""
     dropout: float = 0.0
     """Dropout rate on embeddings, attention weights and residual branches. 0 for one pass over the data."""
     checkpoint_blocks: bool = False
@@ -86,6 +94,8 @@ class ModelConfig:
         return self.width // self.heads
 
     @property
+        if not self.init_std > 0:
+            raise ConfigError(f"init_std is {self.init_std}", expected="init_std > 0")
     def n_kv_heads(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
 
@@ -130,7 +140,7 @@ class RunConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     eps: float = 1e-8
-    """AdamW's eps, added outside the root."""
+    """AdamW's eps; `eps_place` says where it is added."""
     weight_decay: float = 0.1
     """Decoupled weight decay on matrices; norms, biases and nothing else are exempt."""
     clip: float = 1.0
@@ -139,6 +149,14 @@ class RunConfig:
     """`fp32`, `bf16` or `fp16`: autocast on a GPU, emulated on a CPU. Weights and moments stay fp32."""
     loss_scale: float = 65536.0
     """Initial loss scale under fp16; other precisions do not scale."""
+    bias_correction: str = "standard"
+    """`standard`, `none`, `delayed` (of v alone) or `rectified` (RAdam): see train/adamw.py."""
+    beta2_schedule: str = "constant"
+    """`constant`, or `power`: 1 - t^-0.8 at update t, in place of betas[1]."""
+    eps_place: str = "outside"
+    """`outside` the root of v, or `inside` it."""
+    update_clip: float | None = None
+    """StableAdamW's limit on the RMS of g / sqrt(v) of a tensor, 1 as published. None: off."""
     growth_interval: int = 2000
     """Good steps in a row after which the loss scale doubles."""
     scale_floor: float = 1.0
@@ -169,6 +187,8 @@ class RunConfig:
         if self.warmup > self.steps:
             raise ConfigError(
                 f"warmup ({self.warmup} steps) is longer than the run ({self.steps} steps)",
+        for name, known in OPTIMIZER.items():
+            _one_of(name, getattr(self, name), known)
                 remedy="lower warmup or raise steps",
             )
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -185,6 +205,13 @@ class RunConfig:
     @property
     def tokens_per_step(self) -> int:
         return self.batch * self.model.context
+        if self.update_clip is not None and not self.update_clip > 0:
+            raise ConfigError(f"update_clip is {self.update_clip}", expected="update_clip > 0, or null")
+        if self.bias_correction == "rectified" and self.beta2_schedule != "constant":
+            raise ConfigError(
+                f"bias_correction `rectified` with beta2_schedule `{self.beta2_schedule}`",
+                expected="a constant beta2: rectification counts the gradients behind it",
+            )
 
     def stream(self, use: str) -> int:
         """Seed of one use of randomness: `init`, `data` or `dropout`."""
@@ -235,64 +262,3 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"unknown {name} `{value}`", remedy=closest(value, known))
-
-
-# --------------------------------------------------------------------------------------- named configurations
-
-
-def tiny(**overrides: Any) -> RunConfig:
-    """About 0.14M parameters on real text, 512 tokens a step, some ten milliseconds: tests and most cells."""
-    return vary(RunConfig(name="tiny", data="docstrings", threads=1), **overrides)
-
-
-def laptop(**overrides: Any) -> RunConfig:
-    """About 5.8M parameters on real text, 2,048 tokens a step, a few steps a second on two cores."""
-    model = ModelConfig(vocab_size=4096, context=256, layers=6, width=256, heads=8)
-    base = RunConfig(
-        name="laptop",
-        model=model,
-        data="docstrings",
-        steps=1000,
-        lr=1e-3,
-        min_lr=1e-4,
-        warmup=50,
-        save_every=100,
-    )
-    return vary(base, **overrides)
-
-
-def gpt2(**overrides: Any) -> RunConfig:
-    """GPT-2 small, 124M parameters (Radford et al. 2019); trainable on one GPU, a shape elsewhere."""
-    return vary(
-        _published("gpt2", 12, 768, 12, context=1024, vocab_size=50257, bias=True, lr=6e-4), **overrides
-    )
-
-
-def _published(name, layers, width, heads, *, context=2048, vocab_size=50257, bias=True, lr):
-    model = ModelConfig(
-        vocab_size=vocab_size, context=context, layers=layers, width=width, heads=heads, bias=bias
-    )
-    return RunConfig(
-        name=name, model=model, data="docstrings", batch=256, micro_batch=1, lr=lr, min_lr=lr / 10,
-        steps=100_000, warmup=2_000, save_every=2_000,
-    )  # fmt: skip
-
-
-# Shapes and peak learning rates of Brown et al. 2020, table 2.1, with heads x head dimension = width (the
-# table's XL row and 13B row do not multiply out: 24 x 128 and 40 x 128 stand beside widths 2048 and 5140).
-CONFIGS: dict[str, Callable[..., RunConfig]] = {
-    "tiny": tiny,
-    "laptop": laptop,
-    "gpt2": gpt2,
-    "gpt-1.3b": lambda **o: vary(_published("gpt-1.3b", 24, 2048, 16, lr=2e-4), **o),
-    "gpt-2.7b": lambda **o: vary(_published("gpt-2.7b", 32, 2560, 32, lr=1.6e-4), **o),
-    "gpt-7b": lambda **o: vary(_published("gpt-7b", 32, 4096, 32, lr=1.2e-4), **o),
-    "gpt-13b": lambda **o: vary(_published("gpt-13b", 40, 5120, 40, lr=1e-4), **o),
-}
-
-
-def named(name: str, **overrides: Any) -> RunConfig:
-    """A configuration by name. Raises ConfigError on an unknown one."""
-    if name not in CONFIGS:
-        raise ConfigError(f"unknown configuration `{name}`", remedy=closest(name, CONFIGS))
-    return CONFIGS[name](**overrides)

@@ -141,7 +141,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal(0, 0.02); matrices that write to the residual stream divided by sqrt(2 layers) (GPT-2)."""
+        """Normal(0, init_std); matrices that write to the residual stream over sqrt(2 layers) (GPT-2)."""
         for name, p in self.named_parameters():
             if name.endswith("bias"):
                 p.zero_()
@@ -149,8 +149,8 @@ class GPT(nn.Module):
                 p.fill_(1.0)
             else:
                 writes_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
-                std = 0.02 / math.sqrt(2 * self.cfg.layers) if writes_residual else 0.02
-                p.normal_(0.0, std, generator=generator)
+                scale = math.sqrt(2 * self.cfg.layers) if writes_residual else 1.0
+                p.normal_(0.0, self.cfg.init_std / scale, generator=generator)
 
     def hidden(self, x: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, C), normalised, ready for the head."""

@@ -11,21 +11,27 @@ import math
 import torch
 from torch import nn
 
-from llmkit.train.config import RunConfig
+from llmkit.train.adamw import AdamW
+from llmkit.train.config import OPTIMIZER, RunConfig
 
 
-def adamw(model: nn.Module, cfg: RunConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, cfg: RunConfig) -> torch.optim.AdamW | AdamW:
     """Matrices decay, vectors (norm gains, biases) do not; every trainable parameter is in exactly one group.
 
-    A tied embedding is one parameter and decays once. `fused` does the update in one pass over memory,
-    without the parameter-sized temporaries of `foreach`.
+    A tied embedding is one parameter and decays once. torch's `fused` does the update in one pass over
+    memory, without the parameter-sized temporaries of `foreach`; where the configuration asks for what torch
+    does not have, it is `AdamW` of train/adamw.py.
     """
     params = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in params if p.dim() >= 2], "weight_decay": cfg.weight_decay, "name": "decay"},
         {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0, "name": "no_decay"},
     ]
-    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=True)
+    common = {"lr": cfg.lr, "betas": cfg.betas, "eps": cfg.eps}
+    chosen = {name: getattr(cfg, name) for name in (*OPTIMIZER, "update_clip")}
+    if all(chosen[name] == known[0] for name, known in OPTIMIZER.items()) and cfg.update_clip is None:
+        return torch.optim.AdamW(groups, **common, fused=True)
+    return AdamW(groups, **common, **chosen)
 
 
 class WarmupCosine:

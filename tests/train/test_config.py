@@ -11,8 +11,8 @@ import json
 import pytest
 
 from llmkit.errors import ConfigError
-from llmkit.train import RunConfig, build, laptop, named, tiny, vary
-from llmkit.train.config import CONFIGS, substream
+from llmkit.train import CONFIGS, RunConfig, build, laptop, named, tiny, vary
+from llmkit.train.config import substream
 
 REFUSALS = [
     (
@@ -43,6 +43,17 @@ REFUSALS = [
         {"model__width": 12, "model__position": "rotary"},
         "rotary positions need an even head dimension, found 3\n"
         "  remedy: change width or heads, or set position to `learned`",
+    ),
+    ({"model__init_std": 0.0}, "init_std is 0.0\n  expected: init_std > 0"),
+    ({"update_clip": 0.0}, "update_clip is 0.0\n  expected: update_clip > 0, or null"),
+    (
+        {"bias_correction": "off"},
+        "unknown bias_correction `off`\n  remedy: use one of: `delayed`, `none`, `rectified`, `standard`",
+    ),
+    (
+        {"bias_correction": "rectified", "beta2_schedule": "power"},
+        "bias_correction `rectified` with beta2_schedule `power`\n"
+        "  expected: a constant beta2: rectification counts the gradients behind it",
     ),
     ({"learning_rate": 1.0}, "unknown setting `learning_rate`\n  remedy: use `model__heads`"),
 ]
