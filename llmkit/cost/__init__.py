@@ -5,6 +5,7 @@ from llmkit.cost import parameters, training_flops
 print(parameters(laptop().model).explain())
 """
 
+from llmkit.cost.activations import activations, logits, stage_activations
 from llmkit.cost.flops import forward_flops, training_flops
 from llmkit.cost.incident import (
     Hardware,
@@ -22,14 +23,17 @@ __all__ = [
     "Hardware",
     "Quantity",
     "Shape",
+    "activations",
     "data_incident",
     "forward_flops",
     "gpu",
     "hardware",
     "incident",
+    "logits",
     "lost_to_rescues",
     "parameters",
     "reference_incident",
     "shape_of",
+    "stage_activations",
     "training_flops",
 ]

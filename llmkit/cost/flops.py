@@ -42,9 +42,9 @@ def training_flops(
 
     Args:
         causal: as in `forward_flops`.
-        recompute: add the second forward pass of the blocks that activation checkpointing costs. That is
+        recompute: add the second forward pass of the blocks that full activation checkpointing costs. That is
             what the hardware does (HFU); what the model needs (MFU) is without it. None: as the model is
-            configured.
+            configured, a chunked loss included, whose head runs twice.
 
     Returns:
         A Quantity with the terms `forward`, `backward` and, if asked for, `recomputation`.
@@ -55,13 +55,13 @@ def training_flops(
         name="backward", value=2 * forward.value, unit=UNIT, formula="2 x forward", source=KAPLAN
     )
     terms = [forward, backward]
-    if s.checkpoint_blocks if recompute is None else recompute:
-        again = forward["blocks"].value + forward["attention scores"].value
-        terms.append(
-            Quantity(
-                name="recomputation", value=again, unit=UNIT, formula="blocks + attention scores, once more"
-            )
-        )
+    again = [
+        *("blocks", "attention scores") * (s.checkpointing == "full" if recompute is None else recompute),
+        *("head",) * (bool(s.loss_chunk) and recompute is None),
+    ]
+    if again:
+        value, formula = sum(forward[name].value for name in again), f"{' + '.join(again)}, once more"
+        terms.append(Quantity(name="recomputation", value=value, unit=UNIT, formula=formula))
     return total("training", UNIT, tuple(terms), source=_convention(causal))
 
 
@@ -72,11 +72,13 @@ def _blocks(s: Shape) -> Quantity:
 
 
 def _scores(s: Shape, causal: bool) -> Quantity:
-    full = 4 * s.layers * s.width * s.context
+    seen = min(s.window or s.context, s.context)  # keys of a query, without the mask
+    full = 4 * s.layers * s.heads * s.head_dim * seen
     formula = f"{2 if causal else 4} x layers x H D x T: queries x keys, scores x values"
-    return Quantity(
-        name="attention scores", value=full // 2 if causal else full, unit=UNIT, formula=formula, source=PALM
-    )
+    if seen < s.context:
+        formula = f"4 x layers x H D x {'(W - W W / 2 T)' if causal else 'W'}, W = {seen}: the sliding window"
+    kept = full * (2 * s.context - seen) // (2 * s.context) if causal else full
+    return Quantity(name="attention scores", value=kept, unit=UNIT, formula=formula, source=PALM)
 
 
 def _head(s: Shape) -> Quantity:

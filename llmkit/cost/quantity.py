@@ -1,4 +1,5 @@
 """A number with its working: value, unit, the formula it came from, where the formula stands, and its terms.
+What is not arithmetic carries an interval as well.
 
 print(parameters(gpt2().model).explain())
 """
@@ -6,7 +7,7 @@ print(parameters(gpt2().model).explain())
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
@@ -21,6 +22,10 @@ class Quantity:
     formula: str = ""  # how the terms make the value, in their names
     source: str = ""  # where the formula or the number stands
     terms: tuple[Quantity, ...] = ()
+    low: float | None = (
+        None  # with `high`: the interval of what is not arithmetic, 80 % unless the source says
+    )
+    high: float | None = None
 
     def __float__(self) -> float:
         return float(self.value)
@@ -31,6 +36,15 @@ class Quantity:
     def __str__(self) -> str:
         return f"${amount(self.value)}" if self.unit == "$" else f"{amount(self.value)} {self.unit}".rstrip()
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high); twice the value where the number is arithmetic."""
+        return (self.value if self.low is None else self.low, self.value if self.high is None else self.high)
+
+    def between(self, low: float, high: float) -> Quantity:
+        """The same number with an interval."""
+        return replace(self, low=low, high=high)
+
     def __getitem__(self, name: str) -> Quantity:
         """A term by its name."""
         return next(term for term in self.terms if term.name == name)
@@ -38,6 +52,7 @@ class Quantity:
     def explain(self, indent: int = 0) -> str:
         """The working as text: one line a number, terms indented below what they make."""
         line = f"{'  ' * indent}{self.name}: {self}"
+        line += "" if self.low is None else f" ({amount(self.interval[0])} to {amount(self.interval[1])})"
         line += f"  = {self.formula}" if self.formula else ""
         line += f"  [{self.source}]" if self.source else ""
         return "\n".join([line, *(term.explain(indent + 1) for term in self.terms)])
@@ -60,8 +75,11 @@ def amount(value: float) -> str:
 
 
 def total(name: str, unit: str, terms: tuple[Quantity, ...], **more: str) -> Quantity:
-    """The sum of some terms of one unit."""
+    """The sum of some terms of one unit. Its interval is all terms low to all terms high: wider than if they were
+    independent."""
     formula = " + ".join(term.name for term in terms)
-    return Quantity(
-        name=name, value=sum(t.value for t in terms), unit=unit, formula=formula, terms=terms, **more
-    )
+    value = sum(t.value for t in terms)
+    whole = Quantity(name=name, value=value, unit=unit, formula=formula, terms=terms, **more)
+    if all(t.low is None for t in terms):
+        return whole
+    return whole.between(sum(t.interval[0] for t in terms), sum(t.interval[1] for t in terms))
