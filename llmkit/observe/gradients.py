@@ -1,4 +1,4 @@
-"""How large every gradient is and how far every weight moves, at every step.
+"""How large every gradient is, how far every weight moves, and how well Adam's second moment knew it.
 
 The one idea: the update is known only by its result, so the weights are copied before the optimizer runs and
 subtracted after. Gradient norms cost nothing: the loop has them.
@@ -21,19 +21,25 @@ from llmkit.records import StepRecord
 
 
 class Gradients:
-    """Per parameter: L2 norms of gradient and weights, and the update/weight ratio ||dW|| / ||W||.
+    """Per parameter: L2 norms of gradient and weights, the update/weight ratio ||dW|| / ||W||, and how stale
+    the second moment is: root mean square of g / sqrt(v), v corrected for its start at 0.
 
-    Adds `update_ratio_median` and `update_ratio_max`, over parameters, to the record of every update.
+    Adds `update_ratio_median` and `update_ratio_max`, over parameters, to the record of every update, and
+    `staleness_max` to that of every `every`-th one. Staleness is StableAdamW's RMS_t (Wortsman et al., arXiv
+    2304.13013), of the clipped gradient that the optimizer was given: 1 at the first update, about 1 while
+    gradients stay as they were, at most sqrt(1 / (1 - beta2)) when they grow at once. No optimizer that keeps
+    `exp_avg_sq`: no staleness.
 
-    Cost: one more copy of the trained parameters in memory; two sweeps over them a step; one device sync.
-    benchmarks/loop.py has the time.
+    Cost: one more copy of the trained parameters in memory; two sweeps over them a step, four more on every
+    `every`-th; one device sync. benchmarks/loop.py has the time.
 
     Attributes:
         tensors: parameter name -> `grad_norm` (unscaled, before clipping), `weight_norm` (before the update),
             `update_ratio` (0 on a skipped step; NaN where all weights are 0), of the last step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
         self.tensors: dict[str, dict[str, float]] = {}
         self._names: list[str] = []
         self._weights: list[Tensor] = []
@@ -65,6 +71,23 @@ class Gradients:
         if known and not record.skipped:
             record.stats["update_ratio_median"] = statistics.median(known)
             record.stats["update_ratio_max"] = max(known)
+        if run.step % self.every == 0 and not record.skipped and (stale := staleness(run.optimizer)):
+            record.stats["staleness_max"] = torch.stack(list(stale.values())).max().item()
+
+
+def staleness(optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
+    """Right after an update: parameter -> root mean square of g / sqrt(v), 0-dim, on its device."""
+    found = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            state = optimizer.state.get(p, {})
+            if p.grad is None or "exp_avg_sq" not in state:
+                continue
+            start = group["betas"][1] ** state["step"] if group.get("beta2_schedule") != "power" else 0.0
+            root = state["exp_avg_sq"].sqrt().clamp_(min=group["eps"])
+            told = torch.linalg.vector_norm(torch.div(p.grad, root, out=root))
+            found[p] = told * ((1 - start) / p.numel()) ** 0.5
+    return found
 
 
 def _alike(a: list[Tensor], b: list[Tensor]) -> bool:

@@ -56,7 +56,7 @@ class Recorder:
     def __init__(self, folder: RunFolder, *, every: int = 10, ring: int = 64, rank: int | None = None):
         self.folder = folder
         self.writes = (int(os.environ.get("RANK", 0)) if rank is None else rank) == 0
-        self.gradients, self.activations, self.tracer = Gradients(), Activations(every), Tracer()
+        self.gradients, self.activations, self.tracer = Gradients(every), Activations(every), Tracer()
         self.tokens = Tokens()
         self.ring: deque[Detail] = deque(maxlen=ring)
         self._alarmed = False  # the step under way belongs to an alarm: its detail goes to disk too

@@ -13,8 +13,8 @@ m and v start at 0 and are too small at first; c1 and c2 correct that. Together 
 schedule of their own, sqrt(c2) / c1 (Laing and Orvieto, arXiv 2511.20516), which is what this file lets one
 choose.
 
-With its defaults this is `torch.optim.AdamW(fused=False)` to the last bit of weights and moments, in fp32 on a
-CPU, `foreach` or not. `fused=True`, which a run uses by default, has the same moments to the last bit and
+With its defaults this is `torch.optim.AdamW(fused=False)` to the last bit of weights and moments, in fp32 on
+a CPU, `foreach` or not. `fused=True`, which a run uses by default, has the same moments to the last bit and
 rounds some weights the other way, a few in ten thousand an update.
 """
 

@@ -1,4 +1,4 @@
-"""Protects per-parameter norms and update/weight ratios: equal to a slow and obvious computation.
+"""Protects per-parameter norms, update/weight ratios and staleness: equal to a slow and obvious computation.
 
 pytest tests/observe/test_gradients.py
 """
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from llmkit.observe import Gradients
+from llmkit.observe.gradients import staleness
 from llmkit.train import train
 
 
@@ -69,6 +70,7 @@ def test_median_and_maximum_go_into_the_record(small_run):
     found, _, records = watch(small_run())
     for tensors, record in zip(found, records, strict=True):
         ratios = [row["update_ratio"] for row in tensors.values()]
+        assert record.stats.pop("staleness_max", None) is None or record.step == 0
         assert record.stats == {
             "update_ratio_median": statistics.median(ratios), "update_ratio_max": max(ratios),
         }  # fmt: skip
@@ -114,3 +116,48 @@ def test_a_parameter_that_is_frozen_later_leaves_the_table(small_run):
     run.model.position.weight.requires_grad_(False)
     next(steps)
     assert "position.weight" not in gradients.tensors and len(gradients.tensors) == 14
+
+
+class SlowMoment:
+    """Every gradient that a parameter's optimizer was given, kept; v as their weighted mean of squares."""
+
+    def __init__(self, beta2):
+        self.beta2, self.given, self.found = beta2, {}, []
+
+    def on_step(self, run, record):
+        worst = 0.0
+        for name, p in run.model.named_parameters():
+            self.given.setdefault(name, []).append(p.grad.double().square())
+            weights = [self.beta2**age for age in reversed(range(len(self.given[name])))]
+            v = sum(w * g for w, g in zip(weights, self.given[name], strict=True)) / sum(weights)
+            worst = max(worst, (self.given[name][-1] / v.clamp(min=1e-16)).mean().sqrt().item())
+        self.found.append(worst)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"bias_correction": "none"}])
+def test_staleness_is_that_of_a_slow_computation_and_1_at_the_first_update(small_run, chosen):
+    run, slow = small_run(**chosen), SlowMoment(0.95)
+    run.observers += [Gradients(every=1), slow]
+    stats = [record.stats["staleness_max"] for record in train(run)]
+    assert stats[0] == pytest.approx(1, abs=1e-3)
+    assert stats == pytest.approx(slow.found, rel=1e-3)
+
+
+def test_staleness_rises_when_gradients_grow_at_once_and_no_further_than_its_bound():
+    weight = torch.nn.Parameter(torch.zeros(1000))
+    optimizer = torch.optim.AdamW([weight], betas=(0.9, 0.95))
+    seen = []
+    for size in [1e-3] * 50 + [1.0]:
+        weight.grad = torch.full_like(weight, size)
+        optimizer.step()
+        seen.append(staleness(optimizer)[weight].item())
+    assert seen[:50] == pytest.approx([1.0] * 50, rel=1e-3)
+    # (1 - beta2^t) / (1 - beta2) at most, t = 51
+    assert seen[50] == pytest.approx(math.sqrt((1 - 0.95**51) / 0.05), rel=1e-3)
+
+
+def test_an_optimizer_without_a_second_moment_has_no_staleness(small_run):
+    run = small_run()
+    run.optimizer = torch.optim.SGD(run.model.parameters(), lr=0.1)
+    run.observers.append(Gradients(every=1))
+    assert all("staleness_max" not in record.stats for record in train(run))

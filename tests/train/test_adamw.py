@@ -161,7 +161,7 @@ def test_without_correction_the_first_step_is_larger_or_smaller_by_the_betas():
 def test_rectification_begins_at_nothing_and_ends_at_one():
     values = [rectification(0.95, t) for t in range(1, 400)]
     assert values[0] == 0 and values == sorted(values) and values[-1] == pytest.approx(1, abs=1e-6)
-    assert [t for t, value in enumerate(values, 1) if value][0] == 6
+    assert next(t for t, value in enumerate(values, 1) if value) == 6
 
 
 def test_surprise_is_one_when_the_moment_is_up_to_date_and_its_bound_when_it_is_not():
