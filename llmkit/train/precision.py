@@ -1,13 +1,12 @@
 """Mixed precision: real autocast on a GPU, an emulation of it on a CPU.
 
-A CPU has no fast fp16 kernels (10 to 30 times slower than fp32), and CPU autocast keeps other operations in
-half precision than CUDA's does. So on a CPU the tensors stay fp32 and their *values* are rounded as a GPU
-would:
+CPU autocast keeps other operations in half precision than CUDA's does, and its fp16 products take ten times
+fp32's time on a processor without fp16 instructions (benchmarks/precision.py). So on a CPU the tensors stay
+fp32 and their *values* are rounded as a GPU would:
 
-    operands rounded to half, products accumulated in fp32, the result rounded to half     (matrix products)
-    computed in fp32, not rounded                                                          (norms, softmax,
-    losses) rounded when every operand is half                                                     (everything
-    else)
+    matrix products          operands rounded to half, accumulated in fp32, the result rounded to half
+    norms, softmax, losses   computed in fp32, not rounded
+    everything else          rounded when every operand is half
 
 Half is sticky: a tensor that CUDA would hold in fp16 carries a mark, and an operation on marked tensors only
 gives a marked one. Values above 65504 become inf and values below 2^-25 become 0, in forward and in backward.
