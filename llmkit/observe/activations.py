@@ -113,7 +113,7 @@ def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, Callable]]:
 
 def _first_sequence(attention: nn.Module, qkv: Tensor) -> dict[str, Tensor]:
     q, k, _ = attention.heads(qkv[:1])
-    return attention_of(q, k)
+    return attention_of(q, k, getattr(getattr(attention, "cfg", None), "window", None))
 
 
 def output_size(output: Tensor) -> dict[str, Tensor]:
@@ -122,12 +122,13 @@ def output_size(output: Tensor) -> dict[str, Tensor]:
     return {"rms": norm / math.sqrt(output.numel()), "absmax": torch.linalg.vector_norm(output, ord=math.inf)}
 
 
-def attention_of(q: Tensor, k: Tensor) -> dict[str, Tensor]:
+def attention_of(q: Tensor, k: Tensor, window: int | None = None) -> dict[str, Tensor]:
     """Score and entropy of causal attention.
 
     Args:
         q: (1, H, T, D) queries as they enter the product.
         k: (1, K, T, D) keys; head h attends to key head h // (H/K).
+        window: positions that a query sees, itself the last; None: all before it.
 
     Returns:
         `score_max`, `entropy`, `entropy_min` as 0-dim float32 tensors. Above QUERIES positions, evenly spaced
@@ -137,11 +138,12 @@ def attention_of(q: Tensor, k: Tensor) -> dict[str, Tensor]:
     length = q.shape[2]
     queries = torch.linspace(0, length - 1, min(length, QUERIES), device=q.device).long()
     scores = q[:, :, queries] @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # (1, H, Q, T)
-    future = torch.arange(length, device=q.device) > queries[:, None]  # (Q, T)
-    weights = torch.softmax(scores.masked_fill(future, -math.inf), dim=-1)
+    distance = queries[:, None] - torch.arange(length, device=q.device)  # (Q, T)
+    hidden = (distance < 0) | (distance >= (window or length))
+    weights = torch.softmax(scores.masked_fill(hidden, -math.inf), dim=-1)
     entropy = torch.special.entr(weights).sum(-1).mean(dim=(0, 2))  # (H,)
     return {
-        "score_max": scores.masked_fill(future, 0.0).abs().amax(),
+        "score_max": scores.masked_fill(hidden, 0.0).abs().amax(),
         "entropy": entropy.mean(),
         "entropy_min": entropy.amin(),
     }

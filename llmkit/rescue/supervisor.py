@@ -228,7 +228,7 @@ class Supervisor:
         tried = ", then ".join(case.story) or "nothing, since no policy fits"
         remedy = "ask `llmkit diagnose` for the cause"
         if trouble.kind == "oom":
-            remedy = "shorten the context, set `model__checkpoint_blocks`, or shrink the model"
+            remedy = "shorten the context, set `model__checkpointing`, or shrink the model"
         return RescueError(
             f"step {trouble.step} is still sick ({trouble.says}); tried: {tried}",
             remedy=remedy, step=trouble.step, tried=list(case.story),

@@ -1,6 +1,6 @@
 """What a run is, as two frozen dataclasses.
 
-    cfg = tiny(steps=60, precision="fp16", model__dropout=0.1)
+    cfg = vary(RunConfig(data="docstrings"), steps=60, precision="fp16", model__dropout=0.1)
 
 Every field says its meaning, its unit and a sensible range. A configuration that cannot run is refused here,
 before anything is allocated.
@@ -61,12 +61,17 @@ class ModelConfig:
     sqrt(2 layers). 0.004 to 0.02."""
     dropout: float = 0.0
     """Dropout rate on embeddings, attention weights and residual branches. 0 for one pass over the data."""
-    checkpoint_blocks: bool = False
-    """Activation checkpointing: keep only block inputs, recompute the rest in backward."""
+    window: int | None = None
+    """Positions that a token attends to, itself the last (sliding window). None: all before it."""
+    checkpointing: str = "none"
+    """Activation checkpointing: `none`, `selective` (products are kept) or `full` (block inputs are)."""
+    loss_chunk: int | None = None
+    """Positions whose logits are held at once; backward computes them again. None: all, once."""
 
     def __post_init__(self):
-        for name in ("vocab_size", "context", "layers", "width", "heads"):
-            _at_least(name, getattr(self, name), 1)
+        for name in ("vocab_size", "context", "layers", "width", "heads", "window", "loss_chunk"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
         if self.width % self.heads:
             raise ConfigError(
                 f"heads ({self.heads}) do not divide width ({self.width})",
@@ -86,16 +91,17 @@ class ModelConfig:
         _one_of("position", self.position, ("learned", "rotary"))
         _one_of("norm", self.norm, ("layernorm", "rmsnorm"))
         _one_of("activation", self.activation, ("gelu", "swiglu"))
+        _one_of("checkpointing", self.checkpointing, CHECKPOINTING)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}", expected="0 <= dropout < 1")
+        if not self.init_std > 0:
+            raise ConfigError(f"init_std is {self.init_std}", expected="init_std > 0")
 
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
 
     @property
-        if not self.init_std > 0:
-            raise ConfigError(f"init_std is {self.init_std}", expected="init_std > 0")
     def n_kv_heads(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
 
@@ -143,12 +149,6 @@ class RunConfig:
     """AdamW's eps; `eps_place` says where it is added."""
     weight_decay: float = 0.1
     """Decoupled weight decay on matrices; norms, biases and nothing else are exempt."""
-    clip: float = 1.0
-    """Global gradient norm is scaled down to this. `inf` turns clipping off."""
-    precision: str = "fp32"
-    """`fp32`, `bf16` or `fp16`: autocast on a GPU, emulated on a CPU. Weights and moments stay fp32."""
-    loss_scale: float = 65536.0
-    """Initial loss scale under fp16; other precisions do not scale."""
     bias_correction: str = "standard"
     """`standard`, `none`, `delayed` (of v alone) or `rectified` (RAdam): see train/adamw.py."""
     beta2_schedule: str = "constant"
@@ -157,6 +157,12 @@ class RunConfig:
     """`outside` the root of v, or `inside` it."""
     update_clip: float | None = None
     """StableAdamW's limit on the RMS of g / sqrt(v) of a tensor, 1 as published. None: off."""
+    clip: float = 1.0
+    """Global gradient norm is scaled down to this. `inf` turns clipping off."""
+    precision: str = "fp32"
+    """`fp32`, `bf16` or `fp16`: autocast on a GPU, emulated on a CPU. Weights and moments stay fp32."""
+    loss_scale: float = 65536.0
+    """Initial loss scale under fp16; other precisions do not scale."""
     growth_interval: int = 2000
     """Good steps in a row after which the loss scale doubles."""
     scale_floor: float = 1.0
@@ -181,14 +187,14 @@ class RunConfig:
         object.__setattr__(self, "betas", tuple(self.betas))
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
+        for name, known in OPTIMIZER.items():
+            _one_of(name, getattr(self, name), known)
         for name, least in (("steps", 1), ("batch", 1), ("warmup", 0), ("patience", 1), ("save_every", 0)):
             _at_least(name, getattr(self, name), least)
         _at_least("keep_last", self.keep_last, 2)
         if self.warmup > self.steps:
             raise ConfigError(
                 f"warmup ({self.warmup} steps) is longer than the run ({self.steps} steps)",
-        for name, known in OPTIMIZER.items():
-            _one_of(name, getattr(self, name), known)
                 remedy="lower warmup or raise steps",
             )
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch % self.micro_batch):
@@ -199,12 +205,6 @@ class RunConfig:
         for name in ("lr", "clip", "loss_scale", "scale_floor", "eps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}", expected=f"{name} > 0")
-        if not 0 <= self.min_lr <= self.lr:
-            raise ConfigError(f"min_lr is {self.min_lr}", expected=f"0 <= min_lr <= lr ({self.lr})")
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch * self.model.context
         if self.update_clip is not None and not self.update_clip > 0:
             raise ConfigError(f"update_clip is {self.update_clip}", expected="update_clip > 0, or null")
         if self.bias_correction == "rectified" and self.beta2_schedule != "constant":
@@ -212,6 +212,12 @@ class RunConfig:
                 f"bias_correction `rectified` with beta2_schedule `{self.beta2_schedule}`",
                 expected="a constant beta2: rectification counts the gradients behind it",
             )
+        if not 0 <= self.min_lr <= self.lr:
+            raise ConfigError(f"min_lr is {self.min_lr}", expected=f"0 <= min_lr <= lr ({self.lr})")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.model.context
 
     def stream(self, use: str) -> int:
         """Seed of one use of randomness: `init`, `data` or `dropout`."""

@@ -9,14 +9,14 @@ B batch, T time (positions), C width, H query heads, K key/value heads, D head d
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from llmkit.train.config import ModelConfig
-from llmkit.train.precision import recompute_contexts
+from llmkit.train.recompute import recomputed
 
 
 class RMSNorm(nn.Module):
@@ -51,8 +51,29 @@ def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
     )
 
 
+def windowed(q: Tensor, k: Tensor, v: Tensor, window: int, **options: Any) -> Tensor:
+    """Sliding-window attention (Longformer, arXiv 2004.05150): position t sees t - window + 1 to t.
+
+    q: (B, H, T, D); k, v: (B, K, T, D); returns (B, H, T, D). One fused call for each `window` queries and
+    the at most 2 window - 1 keys that they see: T x 2 window scores instead of T x T, and no mask of T x T.
+    """
+    places = torch.arange(1 - window, window, device=q.device)
+    distance = places[window - 1 :, None] - places  # (window, 2 window - 1), of queries 0.. and keys
+    unseen = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
+    unseen.masked_fill_((distance < 0) | (distance >= window), -math.inf)
+    pieces = []
+    for start in range(0, q.shape[-2], window):
+        first, stop = max(0, start - window + 1), min(start + window, q.shape[-2])
+        mask = unseen[: stop - start, first - start + window - 1 : stop - start + window - 1]
+        keys, values = k[..., first:stop, :], v[..., first:stop, :]
+        piece = F.scaled_dot_product_attention(q[..., start:stop, :], keys, values, attn_mask=mask, **options)
+        pieces.append(piece)
+    return torch.cat(pieces, dim=-2)
+
+
 class Attention(nn.Module):
-    """Causal self-attention. K < H shares each key/value head among H/K query heads (grouped-query)."""
+    """Causal self-attention. K < H shares each key/value head among H/K query heads (grouped-query); `window`
+    limits how far back a position sees."""
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
@@ -75,9 +96,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(self.qkv(x))
-        rate = self.cfg.dropout if self.training else 0.0
-        grouped = self.cfg.heads != self.cfg.n_kv_heads
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate, enable_gqa=grouped)
+        cfg, rate = self.cfg, self.cfg.dropout if self.training else 0.0
+        options = {"dropout_p": rate, "enable_gqa": cfg.heads != cfg.n_kv_heads}
+        if cfg.window is not None and cfg.window < q.shape[-2]:
+            y = windowed(q, k, v, cfg.window, **options)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, **options)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
 
@@ -159,16 +183,20 @@ class GPT(nn.Module):
             h = h + self.position.weight[: x.shape[1]]
         h = self.dropout(h)
         for block in self.blocks:
-            if self.cfg.checkpoint_blocks and torch.is_grad_enabled():
-                h = checkpoint(block, h, use_reentrant=False, context_fn=recompute_contexts)
-            else:
-                h = block(h)
+            h = recomputed(block, h, policy=self.cfg.checkpointing)
         return self.norm(h)
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, V)."""
         return self.head(self.hidden(x))
 
+    def losses(self, h: Tensor, y: Tensor) -> Tensor:
+        """(..., C) of `hidden` and (...) targets -> (positions,) nats. Logits, (positions, V), live here."""
+        return F.cross_entropy(self.head(h).flatten(0, -2), y.flatten(), reduction="none")
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        logits = self.logits(x)
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        h, chunk = self.hidden(x), self.cfg.loss_chunk
+        if chunk is None:
+            return self.losses(h, y).view(y.shape)
+        pieces = zip(h.flatten(0, 1).split(chunk), y.flatten().split(chunk), strict=True)
+        return torch.cat([recomputed(self.losses, *piece, policy="full") for piece in pieces]).view(y.shape)

@@ -59,10 +59,28 @@ def test_causal_halves_the_scores_and_nothing_else():
 
 
 def test_recomputation_is_a_second_forward_of_the_blocks():
-    model = SMALL | {"checkpoint_blocks": True}
+    model = SMALL | {"checkpointing": "full"}
     plain, again = training_flops(SMALL), training_flops(model)
     assert again.value - plain.value == plain["forward"].value - plain["forward"]["head"].value
     assert training_flops(model, recompute=False).value == plain.value
+
+
+def test_selective_recomputation_runs_no_product_twice_and_a_chunked_loss_runs_its_head_twice():
+    plain = training_flops(SMALL)
+    assert training_flops(SMALL | {"checkpointing": "selective"}).value == plain.value
+    chunked = training_flops(SMALL | {"loss_chunk": 16})
+    assert chunked.value - plain.value == plain["forward"]["head"].value
+    assert chunked["recomputation"].formula == "head, once more"
+
+
+@given(st.integers(1, 200))
+def test_a_window_counts_the_keys_that_it_lets_a_query_see(window):
+    """Against counting them one by one, the mask's diagonal at one half as in the causal convention."""
+    context = SMALL["context"]
+    seen = sum(min(t + 1, window) - 0.5 * (t < window) for t in range(context))
+    kept = forward_flops(SMALL | {"window": window}, causal=True)["attention scores"].value
+    each = forward_flops(SMALL)["attention scores"].value / context  # of one key more for every query
+    assert kept == pytest.approx(each * seen / context, abs=1)
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.sampled_from([1, 2, 4]))

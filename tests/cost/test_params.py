@@ -40,10 +40,10 @@ def test_published_models_are_met_to_the_last_parameter(name):
     assert parameters(model).value == count
 
 
-@pytest.mark.parametrize("name", ["tiny", "laptop", "gpt2", "gpt-13b"])
+@pytest.mark.parametrize("name", ["tiny", "laptop", "gpt2", "gpt-13b", "llama3-8b", "llama2-70b"])
 def test_the_named_configurations_are_counted_as_they_are_built(name):
-    config, gpt = pytest.importorskip("llmkit.train.config"), pytest.importorskip("llmkit.train.model")
-    shape = config.named(name).model
+    gpt, presets = pytest.importorskip("llmkit.train.model"), pytest.importorskip("llmkit.train")
+    shape = presets.named(name).model
     built = sum(p.numel() for p in gpt.GPT(shape).parameters())  # on the meta device: nothing is allocated
     assert parameters(shape).value == parameters(vars(shape)).value == built
 

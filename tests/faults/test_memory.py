@@ -14,7 +14,7 @@ from llmkit.memory import measure
 from llmkit.train import train
 
 PHASES = ("forward", "backward", "optimizer")
-RUNS = {"fp32": {}, "fp16": {"precision": "fp16"}, "recomputed": {"model__checkpoint_blocks": True}}
+RUNS = {"fp32": {}, "fp16": {"precision": "fp16"}, "recomputed": {"model__checkpointing": "full"}}
 
 
 def die(run):

@@ -19,7 +19,7 @@ from llmkit.train import train
 GiB = 2**30
 SHAPES = {
     "tiny": {},
-    "recomputed": {"checkpoint_blocks": True},
+    "recomputed": {"checkpointing": "full"},
     "one sequence": {"batch": 1, "width": 256},
     "foreach": {"adamw": "foreach", "batch": 1, "width": 256, "context": 8},
     "loop": {"adamw": "loop"},

@@ -107,7 +107,7 @@ def test_moments_made_during_the_peak_are_optimizer_state(job):
     assert peak.by_category["temporaries"] >= size  # foreach's parameter-sized temporary
 
 
-@pytest.mark.parametrize("shape", [{}, {"checkpoint_blocks": True}], ids=["plain", "recomputed"])
+@pytest.mark.parametrize("shape", [{}, {"checkpointing": "full"}], ids=["plain", "recomputed"])
 def test_activations_are_counted_wherever_they_are_made(job, shape):
     job = job(**shape)
     with budget(GiB, job.model) as counted:

@@ -36,7 +36,7 @@ def state(run):
     )
 
 
-@pytest.mark.parametrize("overrides", [{}, {"micro_batch": 2}, {"model__checkpoint_blocks": True}])
+@pytest.mark.parametrize("overrides", [{}, {"micro_batch": 2}, {"model__checkpointing": "full"}])
 def test_it_is_the_peak_of_the_steps_the_loop_then_takes(tiny_run, overrides):
     run = tiny_run(**overrides)
     told = [measure(run), measure(run, steps=2)]

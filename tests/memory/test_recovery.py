@@ -84,7 +84,7 @@ def assert_equal(model, other):
 # ---------------------------------------------------------------------------------------- it changes nothing
 
 
-@pytest.mark.parametrize("shape", [{}, {"dropout": 0.1, "checkpoint_blocks": True}], ids=["plain", "dropout"])
+@pytest.mark.parametrize("shape", [{}, {"dropout": 0.1, "checkpointing": "full"}], ids=["plain", "dropout"])
 def test_counting_changes_no_bit(job, shape):
     watched, alone = job(**shape), job(**shape)
     torch.manual_seed(7)

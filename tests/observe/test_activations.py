@@ -17,14 +17,16 @@ from llmkit.train import train
 STATS = {"activation_rms_max", "activation_absmax", "attention_score_max", "attention_entropy_min"}
 
 
-def slow_attention(q, k):
+def slow_attention(q, k, window=100):
     """Scores position by position, entropy by its definition: q (H, T, D), k (K, T, D), double precision."""
     largest, entropies = 0.0, []
     for h in range(q.shape[0]):
         key = k[h // (q.shape[0] // k.shape[0])]
         rows = []
         for t in range(q.shape[1]):
-            scores = [float(q[h, t] @ key[s]) / math.sqrt(q.shape[2]) for s in range(t + 1)]
+            scores = [
+                float(q[h, t] @ key[s]) / math.sqrt(q.shape[2]) for s in range(max(0, t + 1 - window), t + 1)
+            ]
             largest = max(largest, *map(abs, scores))
             weights = [math.exp(s - max(scores)) for s in scores]
             rows.append(-sum(w / sum(weights) * math.log(w / sum(weights)) for w in weights))
@@ -80,6 +82,13 @@ def test_the_numbers_are_those_of_a_slow_computation(small_run, options):
         m["absmax"] for n, m in fast.modules.items() if n in slow.blocks
     )
     assert record.stats["attention_entropy_min"] == min(fast.modules[n]["entropy"] for n in slow.scores)
+
+
+@pytest.mark.parametrize("window", [1, 3, 9, 10, 64])
+def test_a_score_outside_the_window_does_not_count(window):
+    q, k = (3 * torch.randn(1, 2, 10, 8, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    found = {key: value.item() for key, value in attention_of(q, k, window).items()}
+    assert found == pytest.approx(slow_attention(q[0].double(), k[0].double(), window), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1)])

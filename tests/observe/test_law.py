@@ -30,7 +30,10 @@ SITUATIONS = {
     },
     "a NaN in forward": {"model__dropout": 0.1, "micro_batch": 1},
     "a NaN, and a module that draws": {},
-    "bf16, recomputed blocks": {"precision": "bf16", "model__checkpoint_blocks": True, "model__dropout": 0.1},
+    "bf16, products kept, a window, loss in chunks": {
+        "precision": "bf16", "model__checkpointing": "selective", "model__window": 24, "model__loss_chunk": 100,
+    },
+    "bf16, recomputed blocks": {"precision": "bf16", "model__checkpointing": "full", "model__dropout": 0.1},
     "every other option": {
         "precision": "fp16", "model__qk_norm": True, "model__kv_heads": 1, "model__position": "rotary",
         "model__norm": "rmsnorm", "model__activation": "swiglu", "model__tied": False, "model__bias": True,

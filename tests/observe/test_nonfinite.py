@@ -71,8 +71,8 @@ def test_a_0_over_0_is_traced_to_where_it_was_put_at_every_step(small_run, bug, 
     [
         {"precision": "fp16"},
         {"precision": "bf16", "micro_batch": 2},
-        {"model__checkpoint_blocks": True},
-        {"precision": "fp16", "model__checkpoint_blocks": True, "model__dropout": 0.1},
+        {"model__checkpointing": "full"},
+        {"precision": "fp16", "model__checkpointing": "full", "model__dropout": 0.1},
         {
             "model__position": "rotary",
             "model__activation": "swiglu",

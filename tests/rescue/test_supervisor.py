@@ -436,7 +436,7 @@ def test_out_of_memory_with_one_sequence_is_the_end(small_run, checkpoints, plan
     assert str(caught.value) == (
         "step 3 is still sick (out of memory with 1 sequences at once); tried: halve-micro-batch to 4 at "
         "step 3, then halve-micro-batch to 2 at step 3, then halve-micro-batch to 1 at step 3\n"
-        "  remedy: shorten the context, set `model__checkpoint_blocks`, or shrink the model"
+        "  remedy: shorten the context, set `model__checkpointing`, or shrink the model"
     )
 
 

@@ -38,6 +38,12 @@ REFUSALS = [
     ({"lr": 0.0, "min_lr": 0.0}, "lr is 0.0\n  expected: lr > 0"),
     ({"min_lr": 1.0}, "min_lr is 1.0\n  expected: 0 <= min_lr <= lr (0.0015)"),
     ({"model__dropout": 1.0}, "dropout is 1.0\n  expected: 0 <= dropout < 1"),
+    ({"model__window": 0}, "window is 0\n  expected: window >= 1"),
+    ({"model__loss_chunk": 0}, "loss_chunk is 0\n  expected: loss_chunk >= 1"),
+    (
+        {"model__checkpointing": "blocks"},
+        "unknown checkpointing `blocks`\n  remedy: use one of: `full`, `none`, `selective`",
+    ),
     ({"keep_last": 1}, "keep_last is 1\n  expected: keep_last >= 2"),
     (
         {"model__width": 12, "model__position": "rotary"},

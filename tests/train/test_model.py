@@ -6,10 +6,12 @@ pytest tests/train/test_model.py
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmkit.train import GPT, ModelConfig, tiny, vary
 from llmkit.train.model import rotate
@@ -22,6 +24,9 @@ OPTIONS = {
     "one-kv-head": {"kv_heads": 1, "position": "rotary"},
     "qk-norm": {"qk_norm": True},
     "untied": {"tied": False},
+    "window": {"window": 5, "position": "rotary"},
+    "grouped window": {"window": 3, "kv_heads": 2},
+    "chunked loss": {"loss_chunk": 7, "tied": False},
 }
 
 
@@ -73,6 +78,27 @@ def test_attention_is_the_textbook_formula():
     torch.testing.assert_close(attention(h), expected)
 
 
+@pytest.mark.parametrize("window", [1, 2, 5, 8, 15, 16, 40])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_a_sliding_window_is_full_attention_with_a_band_for_a_mask(window, kv_heads):
+    """In outputs and gradients; a window as long as the text is plain causal attention, bit for bit."""
+    attention = make(kv_heads=kv_heads, window=window).blocks[0].attention
+    h = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(3))
+    q, k, v = attention.heads(attention.qkv(h))
+    k, v = (x.repeat_interleave(4 // kv_heads, dim=1) for x in (k, v))
+    scores = q @ k.transpose(-1, -2) / math.sqrt(8)
+    distance = torch.arange(16)[:, None] - torch.arange(16)
+    scores = scores.masked_fill((distance < 0) | (distance >= window), -math.inf)
+    expected = attention.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(h), expected)
+    grads = [
+        torch.autograd.grad(out.square().sum(), attention.parameters()) for out in (attention(h), expected)
+    ]
+    torch.testing.assert_close(*grads)
+    if window >= 16:
+        assert torch.equal(attention(h), make(kv_heads=kv_heads).blocks[0].attention(h))
+
+
 def test_rotary_scores_depend_on_distance_only():
     q = torch.randn(8, generator=torch.Generator().manual_seed(0)).expand(1, 1, 12, 8)
     k = torch.randn(8, generator=torch.Generator().manual_seed(1)).expand(1, 1, 12, 8)
@@ -89,13 +115,75 @@ def test_swiglu_is_silu_gate_times_up():
     torch.testing.assert_close(mlp(h), ((h @ gate.T) * torch.sigmoid(h @ gate.T) * (h @ up.T)) @ down.T)
 
 
+@pytest.mark.parametrize("policy", ["selective", "full"])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(name):
-    plain, recomputed = make(**OPTIONS[name]), make(**OPTIONS[name], checkpoint_blocks=True)
+def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(name, policy):
+    plain, recomputed = make(**OPTIONS[name]), make(**OPTIONS[name], checkpointing=policy)
     for model in (plain, recomputed):
         model(*tokens()).mean().backward()
     for (n, a), (_, b) in zip(plain.named_parameters(), recomputed.named_parameters(), strict=True):
         assert torch.equal(a.grad, b.grad), n
+
+
+class Count(TorchDispatchMode):
+    """How often each operator ran, by the name before its overload."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls[func.name().split(".")[0].removeprefix("aten::")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_selective_runs_no_product_twice_and_everything_else_between_them():
+    """Products forward + 2 backward each; GELU, norms and sums of a block once more."""
+    calls = {}
+    for policy in ("none", "selective", "full"):
+        model = make(checkpointing=policy)
+        with Count() as count:
+            model(*tokens()).mean().backward()
+        calls[policy] = count.calls
+    none, selective, full = calls.values()
+    fused = "_scaled_dot_product_flash_attention_for_cpu"
+    assert (none["mm"], none[fused], none["gelu"], none["native_layer_norm"]) == (27, 2, 2, 5)
+    assert (selective["mm"], selective[fused]) == (27, 2)
+    assert (selective["gelu"], selective["native_layer_norm"]) == (4, 9)
+    assert (full["mm"], full[fused], full["gelu"]) == (27 + 3 * 2, 4, 4)  # early stop: not the last product
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, 16, 48, 1000])
+def test_a_loss_in_chunks_is_the_loss_and_its_gradients(chunk, tied):
+    """Also when sequences weigh differently, as padding and removed documents make them."""
+    whole, pieces = make(tied=tied), make(tied=tied, loss_chunk=chunk)
+    weight = torch.rand(3, 16, generator=torch.Generator().manual_seed(5))
+    losses = [model(*tokens()) for model in (whole, pieces)]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-6)
+    for loss in losses:
+        (loss * weight).sum().backward()
+    for (n, a), (_, b) in zip(whole.named_parameters(), pieces.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-6, msg=n)
+    with torch.no_grad():
+        torch.testing.assert_close(pieces(*tokens()), losses[0], rtol=0, atol=1e-6)
+
+
+def test_a_loss_in_chunks_never_holds_all_logits():
+    class Largest(TorchDispatchMode):
+        rows = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.dim() and out.shape[-1] == 97:
+                self.rows = max(self.rows, out.numel() // 97)
+            return out
+
+    for chunk, rows in ((None, 48), (40, 40)):
+        model = make(loss_chunk=chunk)
+        with Largest() as largest:
+            model(*tokens()).mean().backward()
+        assert largest.rows == rows
 
 
 def test_a_tied_head_is_the_embedding_and_trains_once():
