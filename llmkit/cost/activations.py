@@ -4,8 +4,8 @@
     print(stage_activations(model, batch=1, tp=8, pp=8, micro_batches=64)[0].explain())
 
 S = context x sequences of a micro-batch; the other letters are those of `params`. The bill is that of
-Korthikanti et al. 2022 (arXiv 2205.05198, section 4), tensor by tensor, so that grouped queries, a gated MLP and
-any hidden width have their own; with GELU, H D = C, F = 4 C and dropout it is their 34 S C + 5 H T S bytes.
+Korthikanti et al. 2022 (arXiv 2205.05198, section 4), tensor by tensor, so that grouped queries, a gated MLP
+and any hidden width have their own; with GELU, H D = C, F = 4 C, dropout: their 34 S C + 5 H T S bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ KORTHIKANTI = "Korthikanti et al. 2022 (arXiv 2205.05198), section 4"
 COPIES = "stas00/ml-engineering training/performance: 24 to 48 hidden-state copies a layer, four eager models"
 EAGER = 1.65
 """Most that unfused kernels were seen to keep over the tensor bill: norms upcast to fp32, rotated queries and
-keys, repeated keys and values. Bytes over S C: 48 for 34.7 (SmolLM2-360M), 56 for 41 (Llama-3.1-8B), 76 for 46.4
-(Qwen3-4B), 96 for 76.5 (gemma-1.1-2b)."""
+keys, repeated keys and values. Bytes over S C: 48 for 34.7 (SmolLM2-360M), 56 for 41 (Llama-3.1-8B), 76 for
+46.4 (Qwen3-4B), 96 for 76.5 (gemma-1.1-2b)."""
 
 
 def activations(
@@ -102,8 +102,8 @@ def stage_activations(
 
     Returns:
         One Quantity per stage with the terms `activations of a layer` and, under full recomputation,
-        `working set`: the layer that is being recomputed. Stage 0 holds (1 + (pp - 1) / (pp x interleave)) x L layers' worth
-        when interleaved (Korthikanti, section 4.2.3), L without.
+        `working set`: the layer that is being recomputed. Stage 0 holds
+        (1 + (pp - 1) / (pp x interleave)) x L layers' worth when interleaved (section 4.2.3), L without.
     """
     s, stages = shape_of(model), []
     each = activations(s, **layer)
@@ -123,7 +123,7 @@ def stage_activations(
 
 
 def stage_layers(layers: int, pp: int) -> list[int]:
-    """Layers of each stage; what does not divide goes to the last ones, with the fewest micro-batches in flight.
+    """Layers of each stage; what does not divide goes to the last, with the fewest micro-batches in flight.
 
     Raises:
         ConfigError: more stages than layers.
@@ -154,8 +154,8 @@ def scaled(q: Quantity, by: float, formula: str, name: str = "") -> Quantity:
 
 
 def _hidden(s: Shape) -> float:
-    """Numbers a token keeps in the MLP: before and after the non-linearity, and SwiGLU's gate and product. In a
-    mixture a token passes the experts it visits; the mean over layers."""
+    """Numbers a token keeps in the MLP: before and after the non-linearity, and SwiGLU's gate and product. In
+    a mixture a token passes the experts it visits; the mean over layers."""
     copies = 4 if s.matrices == 3 else 2
     mixture = s.mixture_layers * s.visited() * s.expert_hidden
     return copies * ((s.layers - s.mixture_layers) * s.hidden + mixture) / s.layers

@@ -10,13 +10,13 @@ A price is an input with a date, never a constant: pages about the same machine 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
-from importlib import resources
 
 from llmkit.cost.quantity import Quantity, total
+from llmkit.cost.tables import table
 from llmkit.errors import ConfigError, closest
 from llmkit.records import Event, StepTimes
 
@@ -29,29 +29,40 @@ class Hardware:
 
     gpu: str
     bf16_dense_tflops: float
+    fp8_dense_tflops: float  # 0: has no fp8
+    matmul_tflops: float  # the most that a bf16 product was measured to reach; 0: not measured
     memory_gb: float
+    hbm_gbs: float
+    intra_gbs: float  # GB/s in one direction between GPUs of a node
+    node_gbs: float  # GB/s in one direction that a node has for the others, as usually bought
     dollars_low: float  # per GPU-hour
     dollars_typical: float
     dollars_high: float
-    price_date: str  # year and month
+    price_date: str  # year, and month where it is known
     price_source: str
     spec_source: str
 
-    def price(self) -> Quantity:
-        """Typical dollars of a GPU-hour, with its source."""
-        source = f"{self.price_source} ({self.price_date}); {self.dollars_low:g} to {self.dollars_high:g}"
+    def price(self, today: date | None = None) -> Quantity:
+        """Typical dollars of a GPU-hour, its range, and its source, which says if it is older than a year."""
+        today = today or date.today()
+        year, month = (int(part) for part in f"{self.price_date}-01".split("-")[:2])
+        old = ", older than a year" if (today.year - year) * 12 + today.month - month > 12 else ""
+        source = f"{self.price_source} ({self.price_date}{old})"
         name = f"price of one {self.gpu}"
-        return Quantity(name=name, value=self.dollars_typical, unit="$/GPU-hour", source=source)
+        price = Quantity(name=name, value=self.dollars_typical, unit="$/GPU-hour", source=source)
+        return price.between(self.dollars_low, self.dollars_high)
+
+    def peak(self, precision: str = "bf16") -> float:
+        """Dense FLOP/s in fp8, else in 16 bits. Raises ConfigError where the machine has no fp8."""
+        if precision == "fp8" and not self.fp8_dense_tflops:
+            raise ConfigError(f"`{self.gpu}` has no fp8", remedy="set precision to bf16")
+        return 1e12 * (self.fp8_dense_tflops if precision == "fp8" else self.bf16_dense_tflops)
 
 
 @cache
 def hardware() -> dict[str, Hardware]:
     """Every accelerator with a price, by name."""
-    text = resources.files("llmkit.cost").joinpath("hardware.csv").read_text(encoding="utf-8")
-    words = ("gpu", "price_date", "price_source", "spec_source")
-    rows = csv.DictReader(text.splitlines())
-    typed = [{k: v if k in words else float(v) for k, v in row.items()} for row in rows]
-    return {row["gpu"]: Hardware(**row) for row in typed}
+    return {row["gpu"]: Hardware(**row | {"price_date": str(row["price_date"])}) for row in table("hardware")}
 
 
 def gpu(name: str) -> Hardware:

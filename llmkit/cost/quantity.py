@@ -75,8 +75,8 @@ def amount(value: float) -> str:
 
 
 def total(name: str, unit: str, terms: tuple[Quantity, ...], **more: str) -> Quantity:
-    """The sum of some terms of one unit. Its interval is all terms low to all terms high: wider than if they were
-    independent."""
+    """The sum of some terms of one unit. Its interval is all terms low to all terms high: wider than that of
+    independent ones."""
     formula = " + ".join(term.name for term in terms)
     value = sum(t.value for t in terms)
     whole = Quantity(name=name, value=value, unit=unit, formula=formula, terms=terms, **more)
