@@ -60,7 +60,7 @@ def step_utilisation(
     low, all_rows, high = (quantile([r[column] for r in rows], share) for share in SHARES)
     found = Quantity(
         name=f"{column.upper()} of a step", value=middle, unit="", source=rows[0]["source"],
-        formula=f"median of rows near {active:.3g} parameters, of {len(rows)} {_generation(machine) or "known"} rows",
+        formula=f"median of rows near {active:.3g} parameters, of {len(rows)} {_generation(machine)} rows",
     )  # fmt: skip
     return found.between(middle * low / all_rows, min(1.0, middle * high / all_rows))
 
@@ -112,5 +112,5 @@ def active_of(row: dict[str, Any]) -> float:
 
 
 def _generation(machine: str) -> str:
-    """Ampere and Hopper are those that the step table has; anything else is told apart by nothing."""
-    return {"A": "Ampere", "H": "Hopper"}.get(machine[0], "")
+    """Ampere and Hopper are those that the step table has; nothing tells the others apart."""
+    return {"A": "Ampere", "H": "Hopper"}.get(machine[0], "known")
