@@ -51,9 +51,9 @@ def _published(name, layers, width, heads, *, context=2048, vocab_size=50257, bi
 
 
 def _llama(name, layers, width, heads, hidden, vocab_size, context, lr):
-    """Shapes of Llama 3 8B (Dubey et al. 2024, arXiv 2407.21783, table 3) and Llama 2 70B (Touvron et al. 2023,
-    arXiv 2307.09288; its hidden width from the published weights). Both have 8 key/value heads. The kit adds
-    nothing and leaves out Llama 3's rotary base, which costs no memory."""
+    """Shapes of Llama 3 8B (Dubey et al. 2024, arXiv 2407.21783, table 3) and Llama 2 70B (Touvron et al.
+    2023, arXiv 2307.09288; its hidden width from the published weights). Both have 8 key/value heads. The kit
+    adds nothing and leaves out Llama 3's rotary base, which costs no memory."""
     shape = {"position": "rotary", "norm": "rmsnorm", "activation": "swiglu", "tied": False, "kv_heads": 8}
     run = _published(name, layers, width, heads, context=context, vocab_size=vocab_size, bias=False, lr=lr)
     return vary(run, **{f"model__{key}": value for key, value in shape.items()}, model__mlp_hidden=hidden)
