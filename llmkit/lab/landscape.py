@@ -93,10 +93,8 @@ def direction(model: nn.Module, generator: torch.Generator, *, normalised: bool 
     drawn = {name: torch.randn(p.shape, generator=generator).to(p) for name, p in moved.items()}
     if normalised:
         return {name: d * _rows(moved[name]) / _rows(d) for name, d in drawn.items()}
-    norm = {
-        kind: math.hypot(*(t.norm().item() for t in of.values())) for kind, of in enumerate((moved, drawn))
-    }
-    return {name: d * (norm[0] / norm[1]) for name, d in drawn.items()}
+    long, drew = (math.hypot(*(t.norm().item() for t in of.values())) for of in (moved, drawn))
+    return {name: d * (long / drew) for name, d in drawn.items()}
 
 
 def losses_along(
@@ -117,7 +115,7 @@ def losses_along(
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[Direction]:
-    """Copies of the weights, which may be overwritten inside and are as before after it, whatever happened."""
+    """Copies of the weights; overwritten inside, they are as before after it, whatever happened."""
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     with torch.no_grad():
         try:
