@@ -47,7 +47,7 @@ def budget(
     belongs to the thread that entered it: code in another thread is neither counted nor stopped.
 
     Args:
-        limit: bytes, or a size such as `"24 MiB"` or `"1.5 GB"`.
+        limit: bytes, a size such as `"24 MiB"` or `"1.5 GB"`, or a card such as `"H100-SXM"`.
         run_or_model: a Run, a module, or nothing (models and optimizers are then counted when first used).
         optimizer: whose state is counted from the start; a Run brings its own.
         as_stored: count a precision that is emulated on this CPU as it is stored here, in fp32.
@@ -56,7 +56,7 @@ def budget(
         The Budget; `.live` while it is open, `.peak` always.
 
     Raises:
-        ConfigError: not a size; not a run or module; an emulated precision without `as_stored`.
+        ConfigError: not a size or card; not a run or module; an emulated precision without `as_stored`.
         torch.OutOfMemoryError: inside, at the operation that would exceed the limit; its `.llmkit` is an
             OutOfMemory.
     """
@@ -215,7 +215,7 @@ class Budget(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------------------ what is what
 
-    def _root(self, args: tuple) -> None:
+    def _root(self, module: torch.nn.Module, args: tuple) -> None:
         """The outermost module is about to run: arguments made outside any module are its inputs."""
         for value in args:
             if isinstance(value, torch.Tensor):

@@ -11,7 +11,7 @@ goes. A weak reference with a callback sees exactly that moment, so the ledger n
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -23,7 +23,7 @@ CATEGORIES = ("parameters", "gradients", "optimizer state", "activations", "temp
 class Block(weakref.ref):
     """One live storage. Weak, so that counting memory never keeps it."""
 
-    __slots__ = ("key", "size", "category", "owner", "serial")
+    __slots__ = ("key", "size", "category", "owner", "serial", "nbytes", "place")
 
 
 class Ledger:
@@ -46,24 +46,28 @@ class Ledger:
         self.by_category = dict.fromkeys(CATEGORIES, 0)
         self.peak = 0  # bytes
         self.peak_by_category = dict(self.by_category)
+        self.tell: Callable[[Block, bool], None] | None = None  # a listener: a block, and whether it was born
         self._peak_serial = 0
-        self._serial = 0
+        self.serial = 0  # of the youngest block
 
     def add(self, storage: torch.UntypedStorage, category: str, owner: str = "") -> bool:
         """Count one new storage; True when that made a new peak. About a microsecond."""
-        size = rounded(storage.nbytes())
+        nbytes = storage.nbytes()
+        size = rounded(nbytes)
         if size == 0 or (self._device and storage.device.type != self._device):
             return False  # CUDA allocates nothing for an empty tensor
         block = Block(storage, self._freed)
-        self._serial += 1
-        block.key, block.size, block.category = storage._cdata, size, category
-        block.owner, block.serial = owner, self._serial
+        self.serial += 1
+        block.key, block.size, block.category, block.nbytes = storage._cdata, size, category, nbytes
+        block.owner, block.serial = owner, self.serial
         self.blocks[block.key] = block
         self.live += size
         self.by_category[category] += size
+        if self.tell is not None:
+            self.tell(block, True)
         if self.live <= self.peak:
             return False
-        self.peak, self._peak_serial = self.live, self._serial
+        self.peak, self._peak_serial = self.live, self.serial
         self.peak_by_category = self.by_category.copy()
         return True
 
@@ -71,6 +75,8 @@ class Ledger:
         if self.blocks.pop(block.key, None) is not None:
             self.live -= block.size
             self.by_category[block.category] -= block.size
+            if self.tell is not None:
+                self.tell(block, False)
 
     def name(self, tensor: torch.Tensor | None, category: str, owner: str = "") -> None:
         """Say what a tensor's storage is, counting it if it was unknown."""

@@ -28,7 +28,7 @@ class Places:
 
     Args:
         on_model: called with a module that was not known, before its forward; it should `adopt` it.
-        on_root: called with the positional arguments of the outermost module, before its forward.
+        on_root: called with the outermost module and its positional arguments, before its forward.
         on_phase: called with the phase that begins.
         on_optimizer: called with an optimizer before its step.
     """
@@ -109,7 +109,7 @@ class Places:
             self._on_model(module)
         if not self.stack and not self.in_backward():
             self.enter("forward")
-            self._on_root(args)
+            self._on_root(module, args)
         self.stack.append(self.names[module])
         self._mark()
 

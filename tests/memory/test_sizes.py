@@ -39,8 +39,13 @@ def test_what_is_not_a_size_is_refused_word_for_word(written):
     with pytest.raises(ConfigError) as error:
         parse_size(written)
     assert str(error.value) == (
-        f'`{written}` is not a size\n  expected: bytes as an int, or a size such as "24 MiB" or "1.5 GB"'
+        f'`{written}` is not a size\n  expected: bytes as an int, a size such as "24 MiB" or "1.5 GB", or a '
+        "card: A100-SXM-80, L40S, H100-SXM, H200-SXM, B200-SXM"
     )
+
+
+def test_a_card_is_what_its_error_messages_say_it_holds():
+    assert parse_size("H100-SXM") == int(79.10 * 2**30) < parse_size("80 GiB")
 
 
 @pytest.mark.parametrize("written", [0, "0 GiB", "0.1 bytes"])
