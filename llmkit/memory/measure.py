@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -44,17 +45,20 @@ def measure(
     Raises:
         ConfigError: an emulated precision without `as_stored`.
     """
-    if isinstance(work, Run):
-        parts_of(work, None, as_stored)
-        run = shadow(work)
-        model, optimizer, records = run.model, run.optimizer, train(run)
-        with Budget(math.inf, model, optimizer) as counted:
-            for _ in range(steps):
-                next(records)
-        return counted.peak
+    model, optimizer, step = prepared(work, model, optimizer, as_stored)
     with Budget(math.inf, model, optimizer) as counted:
-        work()
+        for _ in range(steps):
+            step()
     return counted.peak
+
+
+def prepared(work: Any, model: Any, optimizer: Any, as_stored: bool) -> tuple[Any, Any, Callable[[], object]]:
+    """Model, optimizer and one step of what `measure` was given. Raises ConfigError as `measure` does."""
+    if not isinstance(work, Run):
+        return model, optimizer, work
+    parts_of(work, None, as_stored)
+    run = shadow(work)
+    return run.model, run.optimizer, functools.partial(next, train(run))
 
 
 def shadow(run: Run) -> Run:
