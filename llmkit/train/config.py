@@ -167,6 +167,9 @@ class RunConfig:
     """Good steps in a row after which the loss scale doubles."""
     scale_floor: float = 1.0
     """The loss scale never goes below this (torch.amp has no floor, and breaks at 0)."""
+    loss_sum: bool = False
+    """Backward from the loss summed over targets, not from their mean; gradients are divided by their number
+    after unscaling. Same update; fp16 then needs a loss scale smaller by the tokens of a step (metaseq's)."""
     patience: int = 3
     """Non-finite steps in a row, with no loss scale left to lower, that the run survives."""
     save_every: int = 50

@@ -92,7 +92,7 @@ def train(run: Run) -> Iterator[StepRecord]:
 
             # unscale, measure; the same multiplication turns a mean over positions into one over targets
             grads = run.named_grads()
-            norms = run.scaler.unscale_(grads, correction=run.config.tokens_per_step / max(weight, 1.0))
+            norms = run.scaler.unscale_(grads, correction=run.positions * world.world / max(weight, 1.0))
             mean_loss, grad_norm = loss_sum / max(weight, 1.0), world.norm(norms)
             nonfinite = first_nonfinite(mean_loss, grad_norm)
             run.found = {"loss": mean_loss, "grad_norm": grad_norm, "norms": norms, "nonfinite": nonfinite}

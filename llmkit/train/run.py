@@ -137,8 +137,9 @@ class Run:
 
     @property
     def positions(self) -> int:
-        """Target positions of this rank's share of a full global batch: what the loss sum is divided by."""
-        return self.config.tokens_per_step // self.parallel.world
+        """What the loss sum is divided by before backward: target positions of this rank's share of a full
+        global batch; 1 under `loss_sum`."""
+        return 1 if self.config.loss_sum else self.config.tokens_per_step // self.parallel.world
 
     def named_grads(self) -> list[tuple[str, Tensor]]:
         return [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]

@@ -6,6 +6,7 @@ pytest tests/train/test_scaler.py
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -143,3 +144,14 @@ def test_an_overflow_in_a_run_is_told_with_the_largest_finite_gradient(tiny_run)
     grown = LossScaler(4.0, growth_interval=1, tell=lambda kind, says, **data: told.append(data))
     grown.update([])
     assert "largest" not in told[-1]
+
+
+def test_a_summed_loss_gives_the_same_records_at_a_scale_smaller_by_the_targets_of_a_step(tiny_run):
+    """512 of them, a power of two: not a bit of any record differs, and the same steps overflow."""
+    same = {"precision": "fp16", "steps": 8, "micro_batch": 2, "growth_interval": 3}
+    mean = list(train(tiny_run(**same, loss_scale=2.0**21)))
+    total = list(train(tiny_run(**same, loss_scale=2.0**12, loss_sum=True)))
+    assert {record.skipped for record in mean} == {False, True}
+    assert [repr(dataclasses.replace(r, loss_scale=r.loss_scale * 512)) for r in total] == list(
+        map(repr, mean)
+    )
