@@ -40,44 +40,41 @@ def step_utilisation(
         machine: a name of `hardware()`; rows are of Ampere and Hopper, others take all rows.
         active: parameters a token passes.
         column: `mfu` or `hfu`.
-        recompute: only rows with this policy (`full` or `none`); empty: all.
+        recompute: rows with this policy (`full` or `none`) if there are any of that size; empty: all.
 
     Returns:
         The median of the rows within a factor of three in size (the nearest, if there are none), with the
         spread of the machine's rows around it, 10 % to 90 %.
     """
-    rows = [
-        r
-        for r in table("published/steps")
-        if (r["precision"] == "fp8") == fp8 and recompute in ("", r["recompute"])
-    ]
+    rows = [r for r in table("published/steps") if (r["precision"] == "fp8") == fp8]
     rows = [r for r in rows if _generation(r["gpu"]) == _generation(machine)] or rows
-    if not rows:
-        return step_utilisation(machine, active, column, "", fp8)
-    far = [abs(math.log(r["params"] / active)) for r in rows]
-    near = max(math.log(WITHIN), min(far) + 1e-9)
-    middle = median(r[column] for r, distance in zip(rows, far, strict=True) if distance <= near) / 100
+    far = [(abs(math.log(r["params"] / active)), r) for r in rows]
+    near = [r for d, r in far if d <= math.log(WITHIN) and recompute in ("", r["recompute"])]
+    nearest = max(math.log(WITHIN), min(distance for distance, _ in far) + 1e-9)
+    near = near or [r for distance, r in far if distance <= nearest]
+    middle = median(r[column] for r in near) / 100
     low, all_rows, high = (quantile([r[column] for r in rows], share) for share in SHARES)
-    found = Quantity(
-        name=f"{column.upper()} of a step", value=middle, unit="", source=rows[0]["source"],
-        formula=f"median of rows near {active:.3g} parameters, of {len(rows)} {_generation(machine)} rows",
-    )  # fmt: skip
+    says = f"median of {len(near)} near {active:.3g} parameters, of {len(rows)} {_generation(machine)} rows"
+    name, source = f"{column.upper()} of a step", rows[0]["source"]
+    found = Quantity(name=name, value=middle, unit="", formula=says, source=source)
     return found.between(middle * low / all_rows, min(1.0, middle * high / all_rows))
 
 
 @cache
-def run_utilisation(machine: str, active: float, without: Collection[str] = ()) -> Quantity:
+def run_utilisation(
+    machine: str, active: float, without: Collection[str] = (), recompute: str = ""
+) -> Quantity:
     """Share of the dense 16-bit peak that a whole run reaches, from its GPU-hours: nothing of it measured.
 
     Args:
-        machine, active: as for `step_utilisation`.
+        machine, active, recompute: as for `step_utilisation`.
         without: families of models whose runs are left out.
     """
     ratios = [(r["family"], ratio) for r, ratio in run_ratios() if r["family"] not in without]
     size = Counter(family for family, _ in ratios)
     weights = [1 / size[family] for family, _ in ratios]
     low, middle, high = (quantile([ratio for _, ratio in ratios], share, weights) for share in SHARES)
-    step = step_utilisation(machine, active)
+    step = step_utilisation(machine, active, recompute=recompute)
     found = Quantity(
         name="MFU of a run", value=middle * step.value, unit="", terms=(step,),
         formula=f"{middle:.2f} x MFU of a step: median of {len(ratios)} runs, {len(size)} families",

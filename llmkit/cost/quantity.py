@@ -34,7 +34,10 @@ class Quantity:
         return int(self.value)
 
     def __str__(self) -> str:
-        return f"${amount(self.value)}" if self.unit == "$" else f"{amount(self.value)} {self.unit}".rstrip()
+        if self.unit == "$":
+            return f"${amount(self.value)}"
+        near = self.unit == "B" and amount(self.value)[-1].isalpha()  # 4.2 GB, but 3.1 P FLOP
+        return f"{amount(self.value)}{'' if near else ' '}{self.unit}".rstrip()
 
     @property
     def interval(self) -> tuple[float, float]:
