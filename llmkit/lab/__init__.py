@@ -11,8 +11,10 @@ from llmkit.lab.demo import demo
 from llmkit.lab.environment import environment
 from llmkit.lab.expected import expected_loss
 from llmkit.lab.flight import Flight, finish, fly, fresh, interruptible, prepare
+from llmkit.lab.probing import probe_folder
 from llmkit.lab.regress import Regression, regress
 from llmkit.lab.session import Session
+from llmkit.lab.sweep import Share, Sweep, share
 from llmkit.lab.verify import Check, verify
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "Flight",
     "Regression",
     "Session",
+    "Share",
+    "Sweep",
     "contracts",
     "demo",
     "environment",
@@ -30,6 +34,8 @@ __all__ = [
     "fresh",
     "interruptible",
     "prepare",
+    "probe_folder",
     "regress",
+    "share",
     "verify",
 ]

@@ -47,6 +47,17 @@ SURFACE = {
     "grade": ["--json", "--junit", "--require-sandbox", "notebooks"],
     "lab": ["notebook"],
     "report": ["--json", "run"],
+    "sweep": [
+        "--arm",
+        "--config",
+        "--json",
+        "--out",
+        "--seeds",
+        "--set",
+        "--steps",
+        "--study",
+        "--workers",
+    ],
     "train": ["--config", "--json", "--out", "--resume", "--set", "--steps", "--supervise"],
     "verify": ["--json", "run"],
 }
