@@ -62,6 +62,7 @@ class Tested:
     there: np.ndarray  # (s, k) share in what it is held against
     difference: np.ndarray  # (s, k) here - there, within strata
     error: np.ndarray  # (s, k) its standard deviation between dealings
+    limit: float  # |z| that at most alpha / 2 of the dealings reach
     detectable: np.ndarray  # (k,) change seen with 95 % chance in the shard where that is hardest
 
 
@@ -77,6 +78,7 @@ class Change:
     high: float
     z: float
     p: float  # chance that anything in its family, in any shard, gets a |z| as large without drift
+    limit: float  # |z| above which that chance is at most alpha / 2
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def tested(
     here, there = ((side @ counts, np.maximum(side @ size, 1)) for side in (weights > 0, weights < 0))
     scale = 1 / here[1] + 1 / there[1]
     error = np.where(np.isfinite(sd), sd, 0) * scale
-    needed = np.quantile(largest, 1 - alpha / 2, method="higher") + POWER_Z
+    limit = float(np.quantile(largest, 1 - alpha / 2, method="higher"))
     return Tested(
         z=z,
         p=p_value(np.abs(z), largest),
@@ -215,7 +217,8 @@ def tested(
         there=there[0] / there[1],
         difference=weights @ rest * scale,
         error=error,
-        detectable=needed * error.max(0),
+        limit=limit,
+        detectable=(limit + POWER_Z) * error.max(0),
     )
 
 
@@ -274,5 +277,5 @@ def changes(
     order = np.argsort(-np.abs(family.z[s]), kind="stable")[: 3 if limit is None else most]
     low, high = (family.difference[s] + sign * 1.96 * family.error[s] for sign in (-1, 1))
     columns = (family.here[s], family.there[s], low, high, family.z[s], family.p[s])
-    found = [Change(*spelt[i], *(float(column[i]) for column in columns)) for i in order]
+    found = [Change(*spelt[i], *(float(c[i]) for c in columns), family.limit) for i in order]
     return [change for change in found if limit is None or change.p <= limit]

@@ -4,6 +4,8 @@
     tried = trial(world, "white space", share=0.003, tokens=300_000, seed=0)
     tried.compared.verdict, tried.planted_in, [c.name for c in tried.compared.subwords]
     power(world, "white space", share=0.003, tokens=300_000, trials=20)     # share of trials that find it
+    reading = again(world, Reading("merges", share=0.003, tokens=300_000, seed=0), 20)
+    reading.alarms, reading.interval                        # of 20 trials; llmkit.show.drift_lab shows it
 
 Documents are dealt at random, so a clean trial is clean for certain. A simulated world, of which there is as
 much as wanted, is in benchmarks/drift_power.py.
@@ -13,8 +15,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf, sqrt
 
 import numpy as np
 
@@ -44,13 +47,61 @@ class World:
     table: np.ndarray  # (V, classes)
     sizes: np.ndarray  # (V,) bytes
     names: list[str]
+    tokens: float = inf  # that there are to deal
+
+    def touched(self, kind: str) -> set[int]:
+        """Tokens that such a drift takes away or puts in; empty where it may be any."""
+        return {t for token, instead in self.victims.get(kind, ()) for t in (token, *instead)}
 
 
 @dataclass(frozen=True)
 class Trial:
+    """What the test said; and what was planted, by three measures, exact since both sides are known."""
+
     compared: Comparison
     planted_in: str
     reassigned: float  # share of that shard's tokens
+    variation: float  # total variation between that shard before and after
+    shift: float  # largest change of a class's share of the tokens between the two, signed
+    shifted: str  # that class
+
+    @property
+    def outcome(self) -> str:
+        """`named`: an alarm, for the shard that was touched. `alarm`: for another, or none was. `quiet`."""
+        right = self.reassigned > 0 and self.compared.shard == self.planted_in
+        return ("named" if right else "alarm") if self.compared.alarm else "quiet"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One setting of the lab: its trials, of consecutive seeds."""
+
+    kind: str
+    share: float
+    tokens: int
+    seed: int
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def alarms(self) -> int:
+        return sum(t.compared.alarm for t in self.trials)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the power, from so few trials.
+
+        Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+        """
+        n, z = len(self.trials), 1.96
+        middle, half = self.alarms + z * z / 2, z * sqrt(self.alarms * (1 - self.alarms / n) + z * z / 4)
+        return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))
+
+
+def again(world: World, reading: Reading, times: int) -> Reading:
+    """The reading with further trials, of the seeds that follow. Raises ConfigError as `trial` does."""
+    done, what = len(reading.trials), {"share": reading.share, "tokens": reading.tokens}
+    more = [trial(world, reading.kind, seed=reading.seed + done + i, **what) for i in range(times)]
+    return replace(reading, trials=(*reading.trials, *more))
 
 
 def trial(
@@ -71,9 +122,13 @@ def trial(
     rng = np.random.default_rng([seed, tokens])
     parts = world.draw(tokens, shards, rng)
     ill = int(rng.integers(shards))
-    parts[ill], reassigned = plant(world, kind, share, parts[ill], rng)
+    before, (parts[ill], reassigned) = parts[ill], plant(world, kind, share, parts[ill], rng)
     blocks = [summary(*part, world.table, world.sizes) for part in parts]
-    return Trial(verdict(world, blocks, seed, permutations), f"shard {ill}", reassigned)
+    shares = [np.bincount(t, minlength=len(world.table)) / max(1, len(t)) for t in (before[0], parts[ill][0])]
+    shift = (shares[1] - shares[0]) @ world.table
+    most, variation = int(np.abs(shift).argmax()), float(np.abs(shares[1] - shares[0]).sum() / 2)
+    truth = (f"shard {ill}", reassigned, variation, float(shift[most]), CLASSES[most])
+    return Trial(verdict(world, blocks, seed, permutations), *truth)
 
 
 def verdict(world: World, blocks: list[dict], seed: int, permutations: int) -> Comparison:
@@ -84,8 +139,7 @@ def verdict(world: World, blocks: list[dict], seed: int, permutations: int) -> C
 
 def power(world: World, kind: str, *, share: float, tokens: int, trials: int = 20, seed: int = 0) -> float:
     """Share of trials with an alarm; of kind "none" or share 0, the false-alarm rate."""
-    tried = (trial(world, kind, share=share, tokens=tokens, seed=seed + i) for i in range(trials))
-    return sum(t.compared.alarm for t in tried) / trials
+    return again(world, Reading(kind, share, tokens, seed), trials).alarms / trials
 
 
 def plant(
@@ -138,7 +192,8 @@ def on_text(dataset: TokenDataset) -> World:
     table, sizes = token_classes(dataset.tokenizer)
     counts = np.bincount(pool, minlength=len(table))
     victims = victims_of(json.loads(dataset.tokenizer.text)["model"], counts / len(pool), table)
-    return World(draw, victims, table, sizes, [repr(b)[1:] for b in token_bytes(dataset.tokenizer)])
+    names = [repr(b)[1:] for b in token_bytes(dataset.tokenizer)]
+    return World(draw, victims, table, sizes, names, len(pool))
 
 
 def victims_of(model: dict, share: np.ndarray, table: np.ndarray) -> dict[str, list]:

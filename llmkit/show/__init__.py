@@ -7,6 +7,7 @@ write_report("runs/mine")
 
 from llmkit.show import plots
 from llmkit.show.cockpit import Cockpit, cockpit
+from llmkit.show.drift_lab import DriftLab, drift_lab
 from llmkit.show.report import write_report
 
-__all__ = ["Cockpit", "cockpit", "plots", "write_report"]
+__all__ = ["Cockpit", "DriftLab", "cockpit", "drift_lab", "plots", "write_report"]
