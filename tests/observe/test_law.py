@@ -13,11 +13,13 @@ import torch
 
 from llmkit.folder import RunFolder
 from llmkit.observe import Activations, Gradients, Recorder, Tokens, Tracer
+from llmkit.observe.exponents import Exponents
 from llmkit.train import train
 
 OBSERVERS = {
     "gradients": lambda folder: Gradients(),
     "activations": lambda folder: Activations(every=1),
+    "exponents": lambda folder: Exponents(),
     "tracer": lambda folder: Tracer(),
     "tokens": lambda folder: Tokens(),
     "recorder": lambda folder: Recorder(RunFolder(folder), every=2),
