@@ -32,7 +32,7 @@ class AdamW(torch.optim.Optimizer):
     Args:
         lr, betas, eps, weight_decay: as in torch; the loop sets `lr` before every step.
         bias_correction: `standard`: c1 = 1 - beta1^t, c2 = 1 - beta2^t (Kingma and Ba, section 3). `none`:
-            c1 = c2 = 1; the first steps are larger by (1 - beta1) / sqrt(1 - beta2), 2.2 at (0.9, 0.999) and
+            c1 = c2 = 1; the first step is larger by (1 - beta1) / sqrt(1 - beta2), 3.2 at (0.9, 0.999) and
             0.45 at (0.9, 0.95), so that whether it helps depends on the betas. `delayed`: c1 = 1 alone, so
             that steps grow over the first 1 / (1 - beta1) of them (AdamD: St John, arXiv 2110.10828).
             `rectified`: standard, times `rectification`, and without the denominator where that is 0 (RAdam:
