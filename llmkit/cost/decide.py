@@ -172,12 +172,12 @@ def as_text(found: Estimate | Comparison) -> str:
     """Columns for people: value, interval, unit; then the verdicts, and what would turn them."""
     if isinstance(found, Estimate):
         lines = [f"{found.job.name}: {found.job.gpus:,} x {found.job.gpu}"]
-        lines += [f"  {q.name:<20} {q!s:>22}  {_range(q)}".rstrip() for q in found.quantities]
+        lines += [f"  {q.name:<20} {_shown(q):>22}  {_range(q)}".rstrip() for q in found.quantities]
         return "\n".join([*lines, *_verdict_lines(found)])
     a, b = found.a, found.b
     lines = [f"  {'':<20} {'a: ' + a.job.name:>24} {'b: ' + b.job.name:>24}      b / a"]
     for x, y in zip(a.quantities, b.quantities, strict=True):
-        lines.append(f"  {x.name:<20} {x!s:>24} {y!s:>24} {float(y) / float(x):>10.2f}")
+        lines.append(f"  {x.name:<20} {_shown(x):>24} {_shown(y):>24} {float(y) / float(x):>10.2f}")
     lines += [f"  {'bottleneck':<20} {a.bottleneck:>24} {b.bottleneck:>24}"]
     lines += ["a:", *_verdict_lines(a), "b:", *_verdict_lines(b)]
     lines += [
@@ -186,6 +186,11 @@ def as_text(found: Estimate | Comparison) -> str:
     if found.break_even_runs:
         lines.append(f"the change is earned after {found.break_even_runs:.1f} runs")
     return "\n".join([*lines, *(f"turns if {says}" for says in found.flips)])
+
+
+def _shown(q: Quantity) -> str:
+    """The value; its unit where the name does not say it."""
+    return str(q).removesuffix(f" {q.unit}") if q.name.endswith(q.unit) else str(q)
 
 
 def _verdict_lines(found: Estimate) -> list[str]:

@@ -132,7 +132,7 @@ def job_of(given: Mapping[str, Any] | Job, **changes: Any) -> Job:
             raise ConfigError(f"a job has no `{name}`", remedy=closest(name, fields))
     if missing := [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in given]:
         raise ConfigError(f"the job lacks {', '.join(missing)}")
-    numbers = {n: _number(n, v) for n, v in given.items() if fields[n].type not in ("Shape", "str", "bool")}
+    numbers = {n: number(n, v) for n, v in given.items() if fields[n].type not in ("Shape", "str", "bool")}
     model = given["model"]
     return Job(
         **{**given, **numbers, "model": shape_named(model) if isinstance(model, str) else shape_of(model)}
@@ -151,7 +151,8 @@ def shape_named(name: str) -> Shape:
     return shape_of(published_shapes()[name])
 
 
-def _number(name: str, value: Any) -> Any:
+def number(name: str, value: Any) -> Any:
+    """A number, or the text of one with a suffix: 300B. Raises ConfigError on anything else."""
     if isinstance(value, str):
         digits, unit = (value[:-1], SUFFIXES[value[-1]]) if value[-1:] in SUFFIXES else (value, 1)
         try:
