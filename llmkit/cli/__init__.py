@@ -13,6 +13,7 @@ import sys
 import typer
 
 from llmkit.cli import (
+    cost_verbs,
     data_check_verbs,
     data_drift_verbs,
     data_tokenizer_verbs,
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would take longer to import than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (run_verbs, read_verbs, kit_verbs, sweep_verbs):
+for verbs in (run_verbs, read_verbs, cost_verbs, kit_verbs, sweep_verbs):
     verbs.add_to(app)
 data_check_verbs.add_to(data_verbs.app)
 data_tokenizer_verbs.add_to(data_verbs.app)

@@ -19,6 +19,12 @@ from llmkit.cli import app
 SURFACE = {
     "break": ["--config", "--json", "--out", "--set", "--steps", "--supervise", "--where", "fault"],
     "contracts": ["--json", "module"],
+    "cost calibrate": ["--json", "--set", "--step", "job"],
+    "cost compare": ["--change-dollars", "--json", "a", "b"],
+    "cost optimal": ["--json", "flops"],
+    "cost prices": ["--json"],
+    "cost run": ["--explain", "--json", "--set", "job"],
+    "cost serve": ["--batch", "--context", "--explain", "--gpu", "--json", "--tp", "model"],
     "data build": [
         "--dedup",
         "--json",
@@ -39,6 +45,7 @@ SURFACE = {
     "data show": ["--document", "--json", "dataset"],
     "data tokenizer": ["--baseline", "--json", "--text", "subject"],
     "data verify": ["--json", "dataset"],
+    "diagram": ["--json", "--out", "--set", "job"],
     "demo": ["--json", "--out"],
     "diagnose": ["--check-data", "--follow", "--json", "run"],
     "env": ["--json"],
