@@ -9,5 +9,15 @@ from llmkit.show import plots
 from llmkit.show.cockpit import Cockpit, cockpit
 from llmkit.show.drift_lab import DriftLab, drift_lab
 from llmkit.show.report import write_report
+from llmkit.show.stability import StabilityExplorer, stability_explorer
 
-__all__ = ["Cockpit", "DriftLab", "cockpit", "drift_lab", "plots", "write_report"]
+__all__ = [
+    "Cockpit",
+    "DriftLab",
+    "StabilityExplorer",
+    "cockpit",
+    "drift_lab",
+    "plots",
+    "stability_explorer",
+    "write_report",
+]
