@@ -82,9 +82,10 @@ def heatmap(grid: Grid) -> Figure:
     figure = Figure(figsize=(9, 0.55 * len(grid.rows) + 1.3) if few else (5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shades, cmap="viridis", vmin=low, vmax=low + TOP, aspect="auto" if few else "equal")
-    every = 1 if few else max(1, len(grid.columns) // 5)
-    axes.set_xticks(range(0, len(grid.columns), every), grid.columns[::every])
-    axes.set_yticks(range(0, len(grid.rows), every), grid.rows[::every])
+    for ticks, labels in ((axes.set_xticks, grid.columns), (axes.set_yticks, grid.rows)):
+        every = 1 if few else max(1, len(labels) // 4)
+        shown = slice(len(labels) // 2 % every, None, every)  # the middle is one of them
+        ticks(range(len(labels))[shown], labels[shown])
     axes.set(xlabel=grid.column, ylabel=grid.row, title=grid.title)
     for i, row in enumerate(_texts(grid)):
         for j, text in enumerate(row):
