@@ -11,11 +11,13 @@ from llmkit.observe.base import Observer
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
 from llmkit.observe.postmortem import oom_event
+from llmkit.observe.probes import PROBES, probe
 from llmkit.observe.recorder import Recorder
 from llmkit.observe.throughput import Throughput, throughput
 from llmkit.observe.tokens import Tokens, token_share
 
 __all__ = [
+    "PROBES",
     "Activations",
     "Gradients",
     "Observer",
@@ -25,6 +27,7 @@ __all__ = [
     "Tokens",
     "Tracer",
     "oom_event",
+    "probe",
     "throughput",
     "token_share",
     "trace_nonfinite",
