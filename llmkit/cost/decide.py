@@ -91,16 +91,16 @@ def verdicts(job: Job, limits: Limits) -> tuple[Verdict, ...]:
     room = limits.memory_gb or job.hardware.memory_gb
     found = [Verdict(name="memory", found=fullest, limit=room * 1e9, answer=fits(fullest, room))]
     if limits.gpu_hours:
-        found.append(_verdict("budget", busiest_month(job), limits.gpu_hours))
+        found.append(within("budget", busiest_month(job), limits.gpu_hours))
     if limits.dollars:
-        found.append(_verdict("dollars", run_cost(job), limits.dollars))
+        found.append(within("dollars", run_cost(job), limits.dollars))
     serving = {"batch": limits.serving_batch, "tp": limits.serving_tp}
     if limits.token_ms:
         token = decode_latency(job.model, job.gpu, context=job.model.context, **serving)
-        found.append(_verdict("token", token, limits.token_ms))
+        found.append(within("token", token, limits.token_ms))
     if limits.first_token_ms:
         prompt = prefill_latency(job.model, job.gpu, prompt=job.model.context, **serving)
-        found.append(_verdict("first token", prompt, limits.first_token_ms))
+        found.append(within("first token", prompt, limits.first_token_ms))
     return tuple(found)
 
 
@@ -205,7 +205,8 @@ def _range(q: Quantity) -> str:
     return "" if q.low is None else f"({amount(q.interval[0])} to {amount(q.interval[1])})"
 
 
-def _verdict(name: str, found: Quantity, limit: float) -> Verdict:
+def within(name: str, found: Quantity, limit: float) -> Verdict:
+    """`yes` if the whole interval is at most the limit, `no` if none of it is, else `maybe`."""
     low, high = found.interval
     answer = "yes" if high <= limit else "no" if low > limit else "maybe"
     return Verdict(name=name, found=found, limit=limit, answer=answer)

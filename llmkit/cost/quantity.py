@@ -35,7 +35,7 @@ class Quantity:
 
     def __str__(self) -> str:
         if self.unit == "$":
-            return f"${amount(self.value)}"
+            return f"{'-' * (self.value < 0)}${amount(abs(self.value))}"
         near = self.unit == "B" and amount(self.value)[-1].isalpha()  # 4.2 GB, but 3.1 P FLOP
         return f"{amount(self.value)}{'' if near else ' '}{self.unit}".rstrip()
 
