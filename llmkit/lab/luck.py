@@ -23,30 +23,6 @@ SEEDS = ("init", "order", "dropout")
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How far validation losses lie apart that differ in luck alone."""
-
-    what: str
-    loss: float  # mean, nats
-    variance: Estimate
-
-    def __str__(self) -> str:
-        return f"{self.what:34} loss {self.loss:.3f}, {self.variance}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The best of some seeds, taken in one world and tried in others."""
-
-    promised: float  # nats below the mean of the seeds, in the world where it was the best
-    kept: float  # the same in the worlds that differ in all other seeds
-    chosen: tuple[int, ...]  # which seed won, world by world
-
-    def __str__(self) -> str:
-        return f"promised {self.promised:.4f} nats, kept {self.kept:.4f}"
-
-
-@dataclass(frozen=True)
 class Luck:
     """Both studies, read. Losses are in nats per token, of each piece of validation text."""
 
@@ -62,23 +38,22 @@ class Luck:
     def runs(self) -> Crossed:
         return Crossed(self.losses, SEEDS)
 
-    def remedies(self) -> list[Spread]:
-        """The spread of one run with all seeds drawn, and what each remedy makes of it."""
+    def remedies(self) -> dict[str, tuple[float, Estimate]]:
+        """What each remedy makes of the mean loss (nats) and of its variance between runs: first those within
+        the crossed design, all seeds drawn at once if nothing else is said, then the recipes."""
         val, averaged = (Crossed(self.crossed[kind], (*SEEDS, "piece")) for kind in ("val", "averaged"))
-        pieces, mean = self.crossed["val"].shape[-1], float(self.losses.mean())
-        every = {"piece": pieces}
-        found = [
-            Spread("all seeds drawn", mean, val.between(*SEEDS, over=every)),
-            Spread(f"1 piece of text, not {pieces}", mean, val.between(*SEEDS)),
-            Spread(f"{pieces} pieces, drawn by each run", mean, val.between(*SEEDS, "piece", over=every)),
-            Spread("order fixed", mean, val.between("init", "dropout", over=every)),
-            Spread("initial weights fixed", mean, val.between("order", "dropout", over=every)),
-            Spread("weights averaged", float(averaged.values.mean()), averaged.between(*SEEDS, over=every)),
-        ]
-        for recipe, losses in self.recipes.items():
-            drawn = Crossed(losses.mean(axis=1), ("draw",))
-            found.append(Spread(f"recipe: {recipe}", float(losses.mean()), drawn.between("draw")))
-        return found
+        pieces = self.crossed["val"].shape[-1]
+        every, mean = {"piece": pieces}, float(self.losses.mean())
+        found = {
+            "one run": (mean, val.between(*SEEDS, over=every)),
+            f"1 piece of text, not {pieces}": (mean, val.between(*SEEDS)),
+            f"{pieces} pieces, drawn by each run": (mean, val.between(*SEEDS, "piece", over=every)),
+            "order fixed": (mean, val.between("init", "dropout", over=every)),
+            "initial weights fixed": (mean, val.between("order", "dropout", over=every)),
+            "weights averaged": (float(averaged.values.mean()), averaged.between(*SEEDS, over=every)),
+        }
+        drawn = {f"recipe: {name}": losses.mean(axis=1) for name, losses in self.recipes.items()}
+        return found | {n: (float(d.mean()), Crossed(d, ("draw",)).between("draw")) for n, d in drawn.items()}
 
 
 def luck_study() -> Luck:
@@ -100,19 +75,19 @@ def _values(cells: list[Cell], kind: str) -> np.ndarray:
     return np.array([cell.outcome[kind] for cell in cells])
 
 
-def chosen(losses: np.ndarray, seed: str) -> Choice:
-    """In each world of the other two seeds, take the best level of `seed`; then try it in every world that
-    shares neither of them. What is kept is 0 on average unless the seed does something of its own.
+def chosen(losses: np.ndarray, seed: str) -> tuple[float, float]:
+    """What the best of some seeds promises and keeps, in nats below the mean of them all.
+
+    In each world of the other two seeds the best level of `seed` is taken: that is the promise. It is kept in
+    the worlds that share neither of the two: 0 on average unless the seed does something of its own.
 
     Args:
         losses: (inits, orders, dropouts), nats.
     """
-    gains = np.moveaxis(losses, SEEDS.index(seed), -1)  # (a, b, levels)
-    gains = gains.mean(axis=-1, keepdims=True) - gains
-    a, b, _ = gains.shape
-    best = gains.argmax(axis=-1)  # (a, b)
-    others = [
-        np.delete(np.delete(gains[..., best[i, j]], i, axis=0), j, axis=1).mean()
-        for i, j in product(range(a), range(b))
+    levels = np.moveaxis(losses, SEEDS.index(seed), -1)  # (a, b, levels)
+    gains = levels.mean(axis=-1, keepdims=True) - levels
+    kept = [
+        np.delete(np.delete(gains[..., gains[i, j].argmax()], i, axis=0), j, axis=1).mean()
+        for i, j in product(*map(range, gains.shape[:2]))
     ]
-    return Choice(float(gains.max(axis=-1).mean()), float(np.mean(others)), tuple(best.flatten().tolist()))
+    return float(gains.max(axis=-1).mean()), float(np.mean(kept))
