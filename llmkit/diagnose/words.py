@@ -22,6 +22,16 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def power(scale: float) -> str:
+    """A power of two as one, and what is none as it is.
+
+    >>> power(256.0), power(2.0**-5), power(0.0)
+    ('2^8', '2^-5', '0')
+    """
+    mantissa, exponent = math.frexp(scale)
+    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{scale:g}"
+
+
 def size(count: float) -> str:
     """Bytes in binary units.
 

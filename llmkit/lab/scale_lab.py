@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from llmkit.diagnose.words import power
 from llmkit.errors import NonFiniteError
 from llmkit.observe.exponents import BIAS, OVERFLOWS, VANISHES, Look
 from llmkit.train.scale_policies import INVERTIBLE, POLICIES
@@ -89,10 +90,10 @@ def replay(trace: Trace, policy: LossScaler) -> Replay:
     done = Replay()
     for largest, forward, below in zip(trace.largest, trace.forward, trace.below(), strict=True):
         scale, step = policy.current, len(done.scales)
-        power = math.log2(scale) if scale > 0 else -math.inf
+        exponent = math.log2(scale) if scale > 0 else -math.inf
         done.scales.append(scale)
         done.skipped.append(bool(forward or largest * scale >= OVERFLOWS))
-        done.vanished.append(float(below[int(min(255, max(0, VANISHES + BIAS - power)))]))
+        done.vanished.append(float(below[int(min(255, max(0, VANISHES + BIAS - exponent)))]))
         if not done.skipped[-1] and scale < INVERTIBLE:
             done.ended = f"step {step} was taken at scale {scale:.3g}: the weights are no numbers any more"
             return done
@@ -118,9 +119,3 @@ def table(replays: dict[str, Replay]) -> str:
             + (f"  {r.ended}" if r.ended else "")
         )
     return "\n".join(lines)
-
-
-def power(scale: float) -> str:
-    """256.0 as 2^8; what is no power of two as it is."""
-    mantissa, exponent = math.frexp(scale)
-    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{scale:g}"

@@ -54,6 +54,7 @@ SURFACE = {
     "grade": ["--json", "--junit", "--require-sandbox", "notebooks"],
     "lab": ["notebook"],
     "report": ["--json", "run"],
+    "scale-log": ["--json", "run"],
     "sweep": [
         "--arm",
         "--config",

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from llmkit.lab import scale_lab
-from llmkit.lab.scale_lab import Replay, Trace, compare, power, replay, synthetic, table
+from llmkit.lab.scale_lab import Replay, Trace, compare, replay, synthetic, table
 from llmkit.observe.exponents import Exponents, Look
 from llmkit.train import train
 from llmkit.train.scale_policies import POLICIES, Static
@@ -127,7 +127,6 @@ def test_the_table_says_scale_skips_losses_and_the_end():
         "policy            first   last  skipped  vanished",
         "a                   2^0   0.75        1    25.00%  step 1 died",
     ]
-    assert [power(s) for s in (2.0**-5, 0.0, 3.0, math.inf)] == ["2^-5", "0", "3", "inf"]
 
 
 def test_a_replay_that_forgets_the_floor_of_invertible_scales_is_caught(monkeypatch):
