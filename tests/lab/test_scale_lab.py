@@ -6,8 +6,6 @@ pytest tests/lab/test_scale_lab.py
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
