@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -147,12 +146,29 @@ def test_the_key_moves_with_the_measure():
 # ---------------------------------------------------------------------------------- processes and interruption
 
 
-def start(file, *more):
-    settings = [f"--set={name}={value}" for name, value in SMALL.items() if name != "steps"]
-    words = ["sweep", *settings, "--steps=30", "--seeds=400", "--workers=2", f"--out={file}", "--json", *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "llmkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start():
+    """Starts a sweep as from a terminal (a shell's background jobs ignore Ctrl-C), and leaves none behind."""
+    started = []
+
+    def begin(file):
+        settings = [f"--set={name}={value}" for name, value in SMALL.items() if name != "steps"]
+        words = ["sweep", *settings, "--steps=30", "--seeds=400", "--workers=2", f"--out={file}", "--json"]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "llmkit", *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        )
+        return started[0]
+
+    yield begin
+    for child in started:
+        child.kill()
+        child.communicate()
 
 
 def lines(file):
@@ -179,7 +195,7 @@ def alive(pid):
         return False
 
 
-def test_ctrl_c_keeps_every_cell_and_processes_give_the_bits_of_one(tmp_path):
+def test_ctrl_c_keeps_every_cell_and_processes_give_the_bits_of_one(start, tmp_path):
     file = tmp_path / "cells"
     child = start(file)
     wait_for(lambda: lines(file) >= 5)
@@ -198,7 +214,7 @@ def test_ctrl_c_keeps_every_cell_and_processes_give_the_bits_of_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_sigkill_leaves_no_worker_and_no_half_line_that_hurts(tmp_path):
+def test_a_sigkill_leaves_no_worker_and_no_half_line_that_hurts(start, tmp_path):
     file = tmp_path / "cells"
     child = start(file)
     wait_for(lambda: lines(file) >= 5)
@@ -206,8 +222,8 @@ def test_a_sigkill_leaves_no_worker_and_no_half_line_that_hurts(tmp_path):
         pid for pid in children(child.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     assert len(workers) == 2
-    os.kill(child.pid, signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.wait()
     wait_for(lambda: not any(map(alive, workers)))
     assert len(read_jsonl(file, Cell)) >= 5
 
