@@ -15,6 +15,7 @@ from llmkit.memory.measure import measure
 from llmkit.memory.sizes import parse_size, show_size
 from llmkit.memory.snapshot import snapshot, write_snapshot
 from llmkit.memory.trace import Fragmentation, Trace, fragmentation, record, replay
+from llmkit.memory.watch import watch
 
 __all__ = [
     "CATEGORIES",
@@ -32,5 +33,6 @@ __all__ = [
     "replay",
     "show_size",
     "snapshot",
+    "watch",
     "write_snapshot",
 ]

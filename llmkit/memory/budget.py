@@ -110,6 +110,11 @@ class Budget(TorchDispatchMode):
         return self._ledger.live
 
     @property
+    def reserved(self) -> int:
+        """Bytes that the allocator holds, free blocks included; 0 where none is modelled."""
+        return torch.cuda.memory_reserved(self.device) if self._real else 0
+
+    @property
     def phase(self) -> str:
         """ "forward", "backward" or "optimizer"."""
         return self._places.phase
@@ -266,6 +271,7 @@ class Budget(TorchDispatchMode):
             limit_bytes=self.limit if self.limit < math.inf else 0,
             by_category={category: size for category, size in self._ledger.by_category.items() if size},
             emulated=not self._real,
+            reserved_bytes=self.reserved,
         )
 
 

@@ -29,6 +29,7 @@ class OutOfMemory:
         default_factory=dict
     )  # what live_bytes consisted of; empty ones left out
     emulated: bool = True  # False: the CUDA allocator's own refusal
+    reserved_bytes: int = 0  # what the allocator held, free blocks included; 0: not modelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,14 @@ def out_of_memory(facts: OutOfMemory) -> torch.OutOfMemoryError:
     where = f"in `{facts.module}` ({facts.phase})" if facts.module else f"outside any module ({facts.phase})"
     live = ", ".join(f"{category} {show_size(size)}" for category, size in facts.by_category.items())
     limit, used = show_size(facts.limit_bytes), show_size(facts.live_bytes)
-    free = show_size(max(0, facts.limit_bytes - facts.live_bytes))
+    held = max(facts.live_bytes, facts.reserved_bytes)
+    free, idle = show_size(max(0, facts.limit_bytes - held)), show_size(held - facts.live_bytes)
     error = torch.OutOfMemoryError(
         f"emulated: a memory budget of {limit} was reached {where}; live: {live or 'nothing'}.\n"
         f"CUDA out of memory. Tried to allocate {show_size(facts.requested_bytes)}. GPU 0 has a total "
-        f"capacity of {limit} of which {free} is free. Including non-PyTorch memory, this process has {used} "
-        f"memory in use. Of the allocated memory {used} is allocated by PyTorch, and 0 bytes is reserved by "
-        "PyTorch but unallocated."
+        f"capacity of {limit} of which {free} is free. Including non-PyTorch memory, this process has "
+        f"{show_size(held)} memory in use. Of the allocated memory {used} is allocated by PyTorch, and "
+        f"{idle} is reserved by PyTorch but unallocated."
     )
     error.llmkit = facts
     return error

@@ -110,6 +110,11 @@ class Ledger:
                     return block.owner
         return ""
 
+    def forget_peak(self) -> None:
+        """The peak from now on."""
+        self.peak, self._peak_serial = self.live, self.serial
+        self.peak_by_category = self.by_category.copy()
+
     def close(self) -> None:
         """Drop the weak references; the totals stay readable."""
         self.blocks.clear()

@@ -30,7 +30,12 @@ from llmkit.memory.measure import prepared
 from llmkit.memory.sizes import parse_size, show_size
 from llmkit.train import Run
 
-NOT_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))  # the line is above these
+ROOM = Path(__file__).parent
+NOT_OURS = (
+    str(Path(torch.__file__).parent),
+    str(ROOM),
+    str(ROOM.parent / "faults"),
+)  # the line is above these
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,10 +122,14 @@ class Recording(Budget):
     def _told(self, block: Block, born: bool) -> None:
         self.events.append(block.serial - 1 if born else -block.serial)
         if born:
-            made = block.category in BORN.values()
-            module = block.owner or (self._places.module() if made else "")
-            block.place = module, self.phase if made else "", where() if made else ""
+            self.place(block)
             self.blocks.append(block)
+
+    def place(self, block: Block) -> None:
+        """Note module, phase and line; nothing of what was there before it was looked at."""
+        made = block.category in BORN.values()
+        module = block.owner or (self._places.module() if made else "")
+        block.place = module, self.phase if made else "", where() if made else ""
 
     @property
     def trace(self) -> Trace:
@@ -137,7 +146,7 @@ class Recording(Budget):
 
 
 def where() -> str:
-    """The line of code that is running, PyTorch's and this room's own left out."""
+    """The line of code that is running, without PyTorch's, this room's and what stands in front of a part."""
     frame = sys._getframe(1)
     while frame is not None and (file := short(frame.f_code)) == "":
         frame = frame.f_back

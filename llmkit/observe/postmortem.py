@@ -32,6 +32,7 @@ def oom_event(run: Any, error: torch.OutOfMemoryError) -> Event:
             "by_category": {}, "emulated": False,
         }  # fmt: skip
     data["micro_batch"] = run.micro_batch or (len(run.batch.x) if run.batch is not None else 0)
+    data["tokens"] = run.batch.x.numel() if run.batch is not None else 0
     where = f"in `{data['module']}` ({data['phase']})" if data["module"] else data["phase"]
     emulated = " (emulated)" if data["emulated"] else ""
     says = f"out of memory {where}".rstrip() + f" with {data['micro_batch']} sequences at once{emulated}"
