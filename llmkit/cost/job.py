@@ -123,10 +123,8 @@ def job_of(given: Mapping[str, Any] | Job, **changes: Any) -> Job:
     Raises:
         ConfigError: an unknown or missing field (with the closest one), a unit, or a plan that cannot be.
     """
-    if isinstance(given, Job):
-        return dataclasses.replace(given, **changes)
     fields = {field.name: field for field in dataclasses.fields(Job)}
-    given = {**given, **changes}
+    given = {**(vars(given) if isinstance(given, Job) else given), **changes}
     for name in given:
         if name not in fields:
             raise ConfigError(f"a job has no `{name}`", remedy=closest(name, fields))
