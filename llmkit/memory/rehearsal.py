@@ -1,0 +1,235 @@
+"""Two whole training steps of a model of any size, on tensors that have a shape and no memory.
+
+The one idea: under `FakeTensorMode` PyTorch runs everything of an operation but its arithmetic, so a budget
+that counts storages counts those of a 70B model on a laptop. Two steps, since AdamW's moments appear in the
+first and only the second shows what every later one needs.
+
+    found = rehearse(named("gpt-7b", batch=1, model__checkpointing="selective"), card="A100-80")
+    found.peak.bytes, found.fits, found.died.module
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from llmkit.errors import ConfigError, closest
+from llmkit.memory.budget import Budget
+from llmkit.memory.facts import OutOfMemory, Peak
+from llmkit.memory.job import OPTIMIZERS, Job, numbers, settle
+from llmkit.memory.ledger import Block
+from llmkit.memory.sizes import CARDS, parse_size
+from llmkit.train import RunConfig
+
+REFUSED = (  # what fake tensors cannot do, because the answer depends on numbers that are not there
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedOperatorException,
+)
+KINDS = ("logits", "weight copies", "fp32 norms", "optimizer temporaries")
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The fullest moment of one module in one phase of the second step. Bytes."""
+
+    live: int
+    gradients: int
+    copies: int  # autocast's half-precision weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What two steps would need. Bytes; emulated, but for the counting."""
+
+    name: str
+    parameters: int  # how many numbers
+    peak: Peak
+    stored: dict[str, int]  # by category, what outlives the step
+    limit: int | None  # of the card; None: no card was named
+    died: OutOfMemory | None  # the first allocation that would not fit; the rehearsal goes on
+    kinds: dict[str, int]  # KINDS: the most of each that was live at once
+    moments: dict[tuple[str, str], Moment]  # (phase, module)
+    block: int = 0  # numbers in the largest layer of the largest ModuleList
+    rest: int = 0  # numbers in no such layer
+
+    @property
+    def fits(self) -> bool:
+        return self.died is None
+
+    @property
+    def headroom(self) -> int | None:
+        """What the card has left at the peak; below 0 when it does not fit."""
+        return None if self.limit is None else self.limit - self.peak.bytes
+
+
+def card_bytes(card: int | str) -> int:
+    """Bytes of a size, or of a card by its name with or without its socket (`A100-80`).
+
+    Raises:
+        ConfigError: neither.
+    """
+    names = {name.replace("-SXM", ""): name for name in CARDS}
+    try:
+        return parse_size(names.get(card, card))
+    except ConfigError:
+        if re.match(r"\s*[0-9.]", str(card)):
+            raise
+        raise ConfigError(
+            f"unknown card `{card}`", expected='a card or a size such as "48 GiB"',
+            remedy=closest(str(card), [*names, *CARDS]),
+        ) from None  # fmt: skip
+
+
+def rehearse(
+    what: RunConfig | Callable[[], nn.Module],
+    *,
+    card: int | str | None = None,
+    optimizer: str = "adamw",
+    inputs: Callable[[], tuple] | None = None,
+    precision: str | None = None,
+    kernels: str = "cuda",
+    brief: bool = False,
+) -> Rehearsal:
+    """Two steps of forward, backward, clipping and update, of which every allocation is counted.
+
+    Args:
+        what: a configuration, whose batch, micro-batch, context and precision count; or a callable without
+            arguments that makes a model. That is built here, under fake tensors.
+        card: a card or a size; the rehearsal notes where it would run out, and goes on.
+        optimizer: one of OPTIMIZERS. `adamw` is fused; `adamw-8bit` is its storage, as arithmetic.
+        inputs: for a callable: makes the arguments of its forward, which returns a loss, losses, or an object
+            with `.loss`.
+        precision: for a callable, or in place of the configuration's: `fp32`, autocast to `bf16` or `fp16`,
+            or `bf16 weights`, where everything is stored in it.
+        kernels: `cuda`, or `cpu` for what this processor would need.
+        brief: make the moments from gradients out of nowhere and rehearse one whole step: half the time.
+
+    Not seen: workspaces inside kernels (cuBLAS, flash attention's fp32 sums in backward), the CUDA context
+    (about half a gigabyte), fragmentation. The model is on one device.
+
+    Raises:
+        ConfigError: an unknown card or optimizer; an operation whose result depends on numbers, by its name.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise ConfigError(f"unknown optimizer `{optimizer}`", remedy=closest(optimizer, OPTIMIZERS))
+    limit = None if card is None else card_bytes(card)
+    job = Job(what, inputs, precision, kernels)
+    with FakeTensorMode():
+        model = job.make()
+        settle(model, job.weights)
+        counted = Rehearsing(limit, model, OPTIMIZERS[optimizer](list(model.parameters())))
+        counted.perform(job, brief)
+    parameters, block, whole = numbers(model)
+    return Rehearsal(
+        name=getattr(what, "name", "") or getattr(what, "__name__", type(model).__name__), limit=limit,
+        parameters=parameters, block=block, rest=parameters - whole, peak=counted.peak,
+        stored=counted.stored, died=counted.died,
+        kinds=dict(counted.most), moments=counted.moments,
+    )  # fmt: skip
+
+
+class Rehearsing(Budget):
+    """A budget without a limit that notes where a card would have refused, and what is what."""
+
+    def __init__(self, card: int | None, model: nn.Module, optimizer: torch.optim.Optimizer):
+        super().__init__(math.inf, model, optimizer)
+        self.card = math.inf if card is None else card
+        self.died: OutOfMemory | None = None
+        tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+        self.vocabulary = tables[0].num_embeddings if tables else 0
+        self.norms = {name for name, m in model.named_modules() if "norm" in type(m).__name__.lower()}
+        self.kinds, self.most = Counter(), dict.fromkeys(KINDS, 0)
+        self._kind, self.steady = "", False  # steady: the optimizer's state is there
+        self._at: dict[tuple[str, str], tuple[int, int, int]] = {}  # place -> live, serial, weight copies
+
+    def perform(self, job: Job, brief: bool) -> None:
+        model, optimizer = self._given
+        with self:
+            self._ledger.tell = self._told
+            job.mode.refuse = self.refusal
+            if brief:
+                for p in model.parameters():
+                    p.grad = torch.empty_like(p)
+                optimizer.step()
+            else:
+                job.step(model, optimizer)
+            self._at, self.steady = {}, True
+            job.step(model, optimizer)
+            self._sort()
+            self.stored = self._ledger.by_category.copy()
+            blocks = sorted(b for b in map(self._gradient, self._ledger.blocks.values()) if b)
+        serials = [serial for serial, _ in blocks]
+        sums = [0, *accumulate(size for _, size in blocks)]
+        self.moments = {
+            place: Moment(live, sums[bisect_right(serials, serial)], copies)
+            for place, (live, serial, copies) in self._at.items()
+        }
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        try:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        except REFUSED:
+            raise self.refusal(str(func)) from None
+
+    def refusal(self, operation: str) -> ConfigError:
+        place = f" in `{module}`" if (module := self._places.module()) else ""
+        return ConfigError(
+            f"`{operation}`{place} needs numbers, and a rehearsal has none",
+            expected="a step whose shapes follow from shapes, in PyTorch alone",
+            remedy="give it a fixed shape there, or measure a smaller model with `memory.measure`",
+        )
+
+    @staticmethod
+    def _gradient(block: Block) -> tuple[int, int] | None:
+        return (block.serial, block.size) if block.category == "gradients" else None
+
+    def fits(self, size: int, args: tuple) -> bool:
+        if self.died is None and self._ledger.live + size > self.card:
+            self.died = dataclasses.replace(self._explain(size, args), limit_bytes=self.card)
+        return True
+
+    def _count(self, out: Any, args: tuple) -> int:
+        self._kind = self._kind_of(out[0] if isinstance(out, tuple | list) and out else out, args)
+        ledger, before = self._ledger, self._ledger.serial
+        refused = super()._count(out, args)
+        self._kind = ""
+        place = self.phase, self._places.module()
+        if ledger.serial > before and ledger.live > self._at.get(place, (0,))[0]:
+            self._at[place] = ledger.live, ledger.serial, self.kinds["weight copies"]
+        return refused
+
+    def _kind_of(self, out: Any, args: tuple) -> str:
+        """What a new tensor is, if it is something that people forget."""
+        if not isinstance(out, Tensor) or not args or out.dim() == 0:
+            return ""
+        if self.phase == "optimizer":
+            return "optimizer temporaries" if self.steady else ""
+        if out.shape[-1] == self.vocabulary and out.dim() > 1 and not self._weight(out):
+            return "logits"
+        if out.dtype in (torch.bfloat16, torch.float16):
+            cast = self._weight(args[0]) and args[0].dtype != out.dtype
+            return "weight copies" if cast else ""
+        return "fp32 norms" if self._places.module() in self.norms and self.phase == "forward" else ""
+
+    def _weight(self, value: Any) -> bool:
+        block = isinstance(value, Tensor) and self._ledger.blocks.get(value.untyped_storage()._cdata)
+        return bool(block) and block.category == "parameters"
+
+    def _told(self, block: Block, born: bool) -> None:
+        if born:
+            block.place = self._kind
+        if kind := block.place:
+            self.kinds[kind] += block.size if born else -block.size
+            self.most[kind] = max(self.most[kind], self.kinds[kind])
