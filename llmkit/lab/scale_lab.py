@@ -119,3 +119,15 @@ def table(replays: dict[str, Replay]) -> str:
             + (f"  {r.ended}" if r.ended else "")
         )
     return "\n".join(lines)
+
+
+def layer_table(look: Look, scale: float) -> str:
+    """One line a layer: its exponents, and the shares that fp16 loses before scaling and after."""
+    width = max(map(len, look.layers))
+    lines = [f"{'':{width}}  {'exponents':>11}  {'0 at 2^0':>9} {'0 at ' + power(scale):>9} {'infinite':>9}"]
+    for name, counts in look.layers.items():
+        known = np.flatnonzero(counts[1:255]) + 1 - BIAS
+        span = f"{known[0]} to {known[-1]}" if len(known) else "none"
+        lost = look.underflow(1.0, name), look.underflow(scale, name), look.overflow(scale, name)
+        lines.append(f"{name:{width}}  {span:>11}  " + " ".join(f"{share:9.2%}" for share in lost))
+    return "\n".join(lines)

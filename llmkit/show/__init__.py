@@ -8,16 +8,22 @@ write_report("runs/mine")
 from llmkit.show import plots
 from llmkit.show.cockpit import Cockpit, cockpit
 from llmkit.show.drift_lab import DriftLab, drift_lab
+from llmkit.show.number_line import NumberLine, number_line
 from llmkit.show.report import write_report
+from llmkit.show.scale_lab import ScaleLab, scale_lab
 from llmkit.show.stability import StabilityExplorer, stability_explorer
 
 __all__ = [
     "Cockpit",
     "DriftLab",
+    "NumberLine",
+    "ScaleLab",
     "StabilityExplorer",
     "cockpit",
     "drift_lab",
+    "number_line",
     "plots",
+    "scale_lab",
     "stability_explorer",
     "write_report",
 ]
