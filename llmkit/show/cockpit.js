@@ -37,8 +37,7 @@ const write = (node, text) => { if (node.textContent !== text) node.textContent 
 const set = (node, name, value) => { if (node.getAttribute(name) !== `${value}`) node.setAttribute(name, value); };
 
 function changed(owner, name, ...values) {
-  const key = JSON.stringify(values);
-  const differs = owner[name] !== key;
+  const key = JSON.stringify(values), differs = owner[name] !== key;
   owner[name] = key;
   return differs;
 }
@@ -185,27 +184,33 @@ class Panel {
     this.busy = html("span", { class: "busy", role: "status" });
     this.at = html("input", { type: "number", min: 0 });
     this.zoom = html("input", { type: "checkbox" });
+    const zoom = html("label", { class: "zoom" }, this.zoom, `last ${RECENT} steps only`);
     this.headline = html("p", { class: "headline" });
     this.findings = html("div", { role: "status" });
     this.events = html("ol", { role: "log", "aria-label": "events", tabindex: 0 });
     const run = RUN.map(([press, text, title]) => this.button(press, text, title, { press }));
-    const faults = model.get("faults").map(({ name, says }) =>
-      this.button("inject", name, says, { press: "inject", fault: name }));
+    this.fault = html("select", { "aria-label": "fault" }, ...model.get("faults").map(([door, faults]) =>
+      html("optgroup", { label: `by the ${door}` }, ...faults.map(([name, says]) => html("option", { title: says }, name)))));
+    this.symptom = html("p", { class: "symptom" });
+    const inject = this.button("inject", "Put in", "break the run", { press: "inject" });
     const repair = this.button("repair", "Repair", "take the faults out; what they did stays done", { press: "repair" });
-    this.root = html("section",
-      // without the attribute, JupyterLab takes Enter on a button for itself
-      { class: "llmkit-cockpit", "aria-label": `cockpit of ${model.get("title")}`, "data-lm-suppress-shortcuts": "true" },
+    this.root = html("section", { class: "llmkit-cockpit", "aria-label": `cockpit of ${model.get("title")}` },
       html("p", { class: "top" }, this.glyph, this.state, this.where, this.busy),
-      html("div", { role: "toolbar", "aria-label": "the run" }, ...run,
-        html("label", { class: "zoom" }, this.zoom, `last ${RECENT} steps only`)),
-      html("div", { role: "toolbar", "aria-label": "break it" }, html("span", {}, "Break it:"), ...faults,
-        html("label", {}, "at step", this.at), repair),
+      html("div", { role: "toolbar", "aria-label": "the run" }, ...run, zoom),
+      html("div", { role: "toolbar", "aria-label": "break it" },
+        html("label", {}, "Break it:", this.fault), html("label", {}, "at step", this.at), inject, repair),
+      this.symptom,
       html("div", { class: "charts" }, ...this.charts.map((chart) => chart.figure)),
       html("div", { class: "below" },
         html("section", {}, html("h4", {}, "The doctor"), this.headline, this.findings),
         html("section", {}, html("h4", {}, "Events"), this.events)));
     this.soon = () => { this.frame ??= requestAnimationFrame(() => this.draw()); };
     this.zoom.addEventListener("change", this.soon);
+    const explain = () => write(this.symptom, this.fault.selectedOptions[0]?.title ?? "");
+    this.fault.addEventListener("input", explain);
+    explain();
+    // on the very element that has the focus, else JupyterLab takes its keys
+    this.root.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
     this.sizes = new ResizeObserver(this.soon);
     this.sizes.observe(this.root);
     model.on("change", this.soon);
@@ -218,14 +223,13 @@ class Panel {
     const node = html("button", { type: "button", class: name, title, "aria-disabled": "true" }, text);
     node.addEventListener("click", () => {
       if (node.getAttribute("aria-disabled") === "true") return;
-      const at = name === "inject" && this.at.value !== "" ? Number(this.at.value) : null;
-      this.model.send({ ...message, at });
+      const at = this.at.value === "" ? null : Number(this.at.value);
+      this.model.send(name === "inject" ? { ...message, fault: this.fault.value, at } : message);
       this.at.value = "";
       clearTimeout(this.waiting);
       this.waiting = setTimeout(() => write(this.busy, "waiting for the kernel …"), 1500);
     });
-    (this.buttons[name] ??= []).push(node);
-    return node;
+    return (this.buttons[name] = node);
   }
 
   draw() {
@@ -239,14 +243,10 @@ class Panel {
     write(this.where, status.where);
     write(this.busy, status.busy ? `${status.busy} …` : "");
     set(this.at, "placeholder", status.step);
-    for (const [name, nodes] of Object.entries(this.buttons)) {
-      for (const node of nodes) set(node, "aria-disabled", !status.allowed[name]);
-    }
+    for (const [name, node] of Object.entries(this.buttons)) set(node, "aria-disabled", !status.allowed[name]);
     // the last steps are a window that moves by eighths, so that the eye can follow
     const end = this.zoom.checked ? Math.max(RECENT, Math.ceil(status.step / 15) * 15) : 0;
-    for (const chart of this.charts) {
-      chart.draw(this.curves[chart.name], axes, marks, end, readouts[chart.name]);
-    }
+    for (const chart of this.charts) chart.draw(this.curves[chart.name], axes, marks, end, readouts[chart.name]);
     if (changed(this, "eventsKey", events)) this.drawEvents(events);
     write(this.headline, doctor.headline);
     if (changed(this, "findingsKey", doctor.findings)) this.findings.replaceChildren(...doctor.findings.map(card));

@@ -44,7 +44,7 @@ def cockpit(
     Args:
         cfg: what to run; None goes on with the run in `folder`, or without a folder flies `taste()`.
         folder: where the run's records go. None: a temporary folder that lasts as long as the kernel.
-        faults: which fault buttons it has.
+        faults: which can be chosen to break it.
 
     Raises:
         ConfigError: an unknown fault.
@@ -86,7 +86,8 @@ class Cockpit(anywidget.AnyWidget):
 
     def __init__(self, desk: Desk, faults: Sequence[str]):
         self.desk, self._handled = desk, 0
-        offered = [{"name": name, "says": FAULTS[name].symptom} for name in faults]
+        doors = dict.fromkeys(FAULTS[name].door for name in faults)
+        offered = [(d, [(n, FAULTS[n].symptom) for n in faults if FAULTS[n].door == d]) for d in doors]
         super().__init__(title=desk.screen.name, faults=offered, **self._shown())
         self._pressed: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.on_msg(lambda _, message, buffers: self._pressed.put(message))

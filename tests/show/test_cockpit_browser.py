@@ -30,6 +30,12 @@ class Panel:
     def press(self, name: str) -> None:
         self.root.get_by_role("button", name=name, exact=True).click()
 
+    def choose(self, fault: str) -> None:
+        """By keyboard, from its first letters: JupyterLab must not take the keys for itself."""
+        self.root.get_by_label("fault", exact=True).focus()
+        self.page.keyboard.type(fault[:6])
+        assert self.root.get_by_label("fault", exact=True).input_value() == fault
+
     def until(self, script: str) -> None:
         self.page.wait_for_function(script)
 
@@ -70,7 +76,9 @@ def test_a_stranger_breaks_the_run_sees_why_has_it_rescued_kills_it_and_brings_i
     assert same_line
 
     # broken: the readout, the curve, the watchdog, the doctor
-    panel.press("nan-division")
+    panel.choose("nan-division")
+    assert panel.root.locator(".symptom").inner_text().startswith("loss and gradient norm are NaN")
+    panel.press("Put in")
     panel.reaches("dead")
     panel.until(f"{LOSS} === 'NaN'")
     panel.until("document.querySelector('.llmkit-cockpit figure .bad text').textContent === '✕ NaN'")
