@@ -26,6 +26,9 @@ def diagnose(
     run: RunPath,
     follow: Annotated[bool, typer.Option(help="Keep watching a run under way; Ctrl-C ends.")] = False,
     check_data: Annotated[bool, typer.Option(help="First hash the files of its data set (torch).")] = False,
+    probe: Annotated[
+        bool, typer.Option(help="First build the run again and probe its parts (torch).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Name what is wrong with a run, with the evidence. Works without torch, on any trainer's log."""
@@ -37,6 +40,11 @@ def diagnose(
         from llmkit.lab.data_check import check_folder
 
         talk(check_folder(folder).says)
+    if probe:
+        from llmkit.lab.probing import probe_folder
+
+        for event in probe_folder(folder):
+            talk(event.says)
     if follow:
         watch(folder)
     diagnosis = examine(folder)

@@ -13,15 +13,20 @@ import os
 from llmkit.diagnose.evidence import Chart
 from llmkit.diagnose.opinion import Opinion, Rule
 from llmkit.diagnose.rules import (
+    architecture,
     data,
     data_files,
     data_order,
     data_targets,
     data_tokens,
     memory,
+    memory_growth,
     numeric,
     optimization,
+    scaling,
+    schedule,
     throughput,
+    updates,
 )
 from llmkit.errors import ConfigError, closest
 from llmkit.folder import RunFolder
@@ -30,8 +35,34 @@ from llmkit.records import Diagnosis, Finding, RuledOut
 RULES: tuple[Rule, ...] = (
     Rule("LK101", "NaN made inside a module", numeric.nan_in_module),
     Rule("LK102", "fp16 overflow", numeric.fp16_overflow),
+    Rule("LK103", "clip before unscale", scaling.clip_before_unscale),
+    Rule("LK104", "step on overflow", scaling.step_on_overflow),
+    Rule("LK105", "bf16 master weights", updates.bf16_master_weights),
+    Rule("LK106", "attention growth", architecture.attention_growth),
+    Rule("LK107", "residual growth", architecture.residual_growth),
+    Rule("LK108", "double softmax", architecture.double_softmax),
     Rule("LK201", "out of memory", memory.out_of_memory),
+    Rule("LK202", "graph kept", memory_growth.graph_kept),
+    Rule("LK203", "growing list", memory_growth.growing_list),
+    Rule("LK204", "longer batch than any before", memory_growth.long_sequence),
+    Rule("LK205", "fragmentation", memory_growth.fragmented),
+    Rule("LK206", "evaluation keeps its graphs", memory_growth.evaluation_kept),
+    Rule("LK207", "second optimizer state", memory_growth.second_state),
+    Rule("LK208", "logits", memory_growth.big_logits),
     Rule("LK301", "learning-rate glitch", optimization.learning_rate_glitch),
+    Rule("LK302", "gradients not cleared", updates.missing_zero_grad),
+    Rule("LK303", "summed accumulation", updates.summed_accumulation),
+    Rule("LK304", "schedule per micro-batch", schedule.schedule_per_micro_batch),
+    Rule("LK305", "weight decay on norms", updates.decay_on_norms),
+    Rule("LK306", "second moment too slow", updates.beta2_too_high),
+    Rule("LK307", "eps too large", updates.eps_too_large),
+    Rule("LK308", "no warmup", schedule.no_warmup),
+    Rule("LK309", "learning rate too high", schedule.learning_rate_too_high),
+    Rule("LK310", "untied head", architecture.untied_head),
+    Rule("LK311", "dropout in evaluation", architecture.dropout_in_eval),
+    Rule("LK312", "frozen block", updates.frozen_block),
+    Rule("LK313", "optimizer state lost", updates.optimizer_state_lost),
+    Rule("LK314", "learning-rate reset", schedule.learning_rate_reset),
     Rule("LK401", "poisoned document", data.poisoned_document),
     Rule("LK402", "corrupt shard", data_tokens.corrupt_shard),
     Rule("LK403", "unshuffled order", data_order.unshuffled_order),
@@ -48,8 +79,15 @@ RULES: tuple[Rule, ...] = (
 )
 
 # A cause and what it brings about within AFTERMATH steps: reported once, under the cause.
-CONSEQUENCES = {"LK301": ("LK101", "LK102", "LK401"), "LK401": ("LK102",)}
+CONSEQUENCES = {
+    "LK102": ("LK107",),
+    "LK104": ("LK101", "LK102"),
+    "LK301": ("LK101", "LK102", "LK106", "LK107", "LK401"),
+    "LK309": ("LK101", "LK102", "LK106", "LK107", "LK401"),
+    "LK401": ("LK102", "LK107"),
+}
 AFTERMATH = 16  # steps
+GROWTH = tuple(f"LK20{n}" for n in range(2, 9))  # memory that grows brings LK201, however much later
 CERTAINTY = ("certain", "likely", "possible")
 
 
@@ -130,5 +168,7 @@ def _untangle(found: list[Finding]) -> tuple[list[Finding], list[RuledOut]]:
 
 
 def _brings(cause: Finding, effect: Finding) -> bool:
+    if cause.code in GROWTH:
+        return effect.code == "LK201" and cause.step <= effect.step
     named = effect.code in CONSEQUENCES.get(cause.code, ())
     return named and 0 <= effect.step - cause.step <= AFTERMATH

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from llmkit.diagnose.evidence import Chart
 from llmkit.diagnose.timeline import Step
-from llmkit.records import Evidence, Experiment, Finding
+from llmkit.records import Event, Evidence, Experiment, Finding
 
 SECTION = re.compile(r"^([A-Z][a-z ]+): (.*?)(?=^[A-Z][a-z ]+: |\Z)", re.M | re.S)  # of a rule's docstring
 OUTSIDE_BRACKETS = re.compile(r", (?![^(]*\))")
@@ -59,6 +59,34 @@ def needs(name: str) -> Callable[[Callable[[Chart, list[Step]], Opinion]], Calla
         return judge
 
     return decorate
+
+
+def asked(probe: str) -> Callable[[Callable[[Chart, Event], Opinion]], Callable[[Chart], Opinion]]:
+    """For rules that read a probe of `llmkit.observe`: they get the event of its last answer."""
+
+    def decorate(rule: Callable[[Chart, Event], Opinion]) -> Callable[[Chart], Opinion]:
+        @functools.wraps(rule)
+        def judge(chart: Chart) -> Opinion:
+            told = [e for e in chart.events_of("probe") if e.data.get("probe") == probe]
+            if not told:
+                return Opinion(not_judged="no probe was made: `llmkit diagnose RUN --probe` makes them")
+            if len(told[-1].data) < 2:
+                return Opinion(not_judged=told[-1].says)  # it could not be made
+            return rule(chart, told[-1])
+
+        return judge
+
+    return decorate
+
+
+def answered(rule: Callable, told: Event, says: str, cause: str, step: int | None = None) -> Opinion:
+    """A finding by a probe. It tells what is wrong now; since when is not known unless `step` says it."""
+    known = told.step if step is None else step
+    probe = told.data["probe"]
+    return finding(
+        rule, says, known, cause, (fact(told.says, told.step, EVENTS),),
+        probe=f"probe-{probe}", command="llmkit diagnose RUN --probe",
+    )  # fmt: skip
 
 
 def finding(

@@ -30,6 +30,15 @@ class Parameter:
     says: str
 
 
+def _when(name: str, kind: type, says: str) -> Parameter:
+    return Parameter(name=name, default=None, kind=kind, says=says)
+
+
+AT = _when("at", int, "first step that goes wrong (none: the next one)")
+ONE = _when("until", float, "first step that is well again (none: one step only)")
+EVER = _when("until", float, "first step that is well again (none: it stays)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FaultSpec:
     """An entry of the catalogue. Call it with a run to get the context manager."""

@@ -7,15 +7,10 @@ for spec in FAULTS.values():
 from __future__ import annotations
 
 from llmkit.errors import FaultError, closest
-from llmkit.faults.base import Fault, FaultSpec, Parameter
+from llmkit.faults.base import AT, EVER, ONE, Fault, FaultSpec, Parameter
+from llmkit.faults.catalog_memory import LATE_MEMORY
+from llmkit.faults.catalog_optimizer import NUMERICS_AND_OPTIMIZER
 
-AT = Parameter(name="at", default=None, kind=int, says="first step that goes wrong (none: the next one)")
-ONE = Parameter(
-    name="until", default=None, kind=float, says="first step that is well again (none: one step only)"
-)
-EVER = Parameter(
-    name="until", default=None, kind=float, says="first step that is well again (none: it stays)"
-)
 SHARE = Parameter(name="share", default=0.5, kind=float, says="of what is served that goes wrong")
 SOURCE = Parameter(name="source", default=None, kind=str, says="its name (none: the second largest)")
 SHARD = Parameter(
@@ -226,6 +221,8 @@ FAULTS: dict[str, FaultSpec] = {
         wild="a copy to the wrong name, two workers that wrote the same part",
         truth="real: in a copy of the data set one shard's file holds another's tokens",
         harm="tiny(lr=3e-3), 100 steps, one shard of four: validation -0.02 nats, noise"),
+    **LATE_MEMORY,
+    **NUMERICS_AND_OPTIMIZER,
 }  # fmt: skip
 
 

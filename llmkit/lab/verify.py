@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from llmkit.faults import apply
 from llmkit.folder import RunFolder
 from llmkit.lab.flight import Flight, config_of, finish, open_data, prepare
 from llmkit.records import to_json
-from llmkit.train import fingerprint
+from llmkit.train import Run, fingerprint
 from llmkit.train.checkpoint import problems
 from llmkit.train.fingerprint import differences
 
@@ -70,14 +71,17 @@ def verify(path: os.PathLike | str) -> list[Check]:
 
 def repeat(flight: Flight, known: dict[str, Any], steps: int) -> None:
     """Run `flight` as run.json says the first one was run, up to `steps`."""
-    broken = contextlib.nullcontext()
-    if fault := known.get("fault"):
-        broken = apply(fault["name"], flight.run, **fault["where"])
     deaths = (ArithmeticError, RuntimeError, IntegrityError)  # a run that died then dies now
-    with broken, contextlib.suppress(*deaths):
+    with broken_as(known, flight.run), contextlib.suppress(*deaths):
         for record in finish(flight, supervised=known.get("supervised", False)):
             if record.step + 1 >= steps:
                 flight.run.stop_asked = flight.run.stopped = True
+
+
+def broken_as(known: dict[str, Any], run: Run) -> AbstractContextManager:
+    """The fault that run.json says was in the run, if any, for a run that has not begun."""
+    fault = known.get("fault")
+    return apply(fault["name"], run, **fault["where"]) if fault else contextlib.nullcontext()
 
 
 def compare_steps(then: list, now: list) -> list[Check]:

@@ -6,6 +6,17 @@ import pytest
 
 from llmkit.faults import FAULTS
 
+SETTINGS = {  # what a run must have so that a fault applies to it, at its steps 1 to 6
+    "fp16-overflow": {"precision": "fp16"},
+    "clip-before-unscale": {"precision": "fp16"},
+    "step-on-overflow": {"precision": "fp16", "loss_scale": 2.0**40},  # each step overflows
+    "summed-accumulation": {"micro_batch": 4},
+    "schedule-per-micro-batch": {"micro_batch": 4},
+    "no-warmup": {"warmup": 8},
+    "dropout-in-eval": {"model__dropout": 0.1},
+    "long-sequence": {"model__position": "rotary"},
+}
+
 
 class CountingClock:
     """Time that passes only when somebody sleeps."""
@@ -42,9 +53,7 @@ def victim(tiny_run, mixed_run):
     """victim("fp16-overflow", steps=9) is a run to which that fault applies, on a clock without waiting."""
 
     def make(name, **overrides):
-        if name == "fp16-overflow":
-            overrides.setdefault("precision", "fp16")
-        overrides.setdefault("steps", 8)
+        overrides = {"steps": 8} | SETTINGS.get(name, {}) | overrides
         shards_and_sources = "LK401" < FAULTS[name].code < "LK500"
         run = (mixed_run if shards_and_sources else tiny_run)(**overrides)
         run.clock = run.stopwatch.clock = CountingClock()

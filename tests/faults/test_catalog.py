@@ -35,10 +35,11 @@ def test_what_cannot_be_is_refused_word_for_word(tiny_run, asked, says):
 
 
 def test_no_step_means_the_next_one_and_no_end_means_what_the_fault_says(mixed_run):
-    run = mixed_run(precision="fp16")
+    run = mixed_run(precision="fp16", micro_batch=4, warmup=20, model__dropout=0.1, model__position="rotary")
     run.step = 5
     spans = {name: (fault.at, fault.until) for name in FAULTS for fault in [apply(name, run)]}
     brief = {"nan-division", "fp16-overflow", "lr-glitch", "stalled-loader"}
+    brief |= {"residual-growth", "optimizer-state-lost"}
     assert spans == {name: (5, 6 if name in brief else math.inf) for name in FAULTS}
     assert apply("oom", run, phase="optimizer").until == 6
 

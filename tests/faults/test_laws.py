@@ -23,11 +23,11 @@ from torch.optim import optimizer as torch_optimizer
 from llmkit.errors import LLMKitError
 from llmkit.faults import FAULTS, apply
 from llmkit.faults.base import Wrapper
+from llmkit.memory import Budget
 from llmkit.memory.measure import HOOKS
-from llmkit.train import train
+from llmkit.train import evaluate, train
 
 NAMES = list(FAULTS)
-CODES = ["LK101", "LK102", "LK201", "LK301", *(f"LK4{number:02}" for number in range(1, 13)), "LK501"]
 PROGRESS = ("step", "batch", "found", "veto", "stuck", "stopwatch")  # what training itself moves
 
 
@@ -49,6 +49,7 @@ def trace(run):
         "groups": [
             {k: v for k, v in g.items() if k not in ("params", "lr")} for g in run.optimizer.param_groups
         ],
+        "optimizer": sorted(key for key in vars(run.optimizer) if key in ("step", "zero_grad")),
         "optimizer hooks": (
             dict(run.optimizer._optimizer_step_pre_hooks),
             dict(run.optimizer._optimizer_step_post_hooks),
@@ -96,6 +97,12 @@ def go(run, steps):
     return records
 
 
+def same_weights(run, other):
+    """Bit for bit: a NaN is equal to itself."""
+    pairs = zip(run.model.parameters(), other.model.parameters(), strict=True)
+    return all(torch.equal(a.detach().view(torch.int32), b.detach().view(torch.int32)) for a, b in pairs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_after_three_steps_and_the_exit_every_part_is_as_before(victim, name):
     run = victim(name)
@@ -118,9 +125,8 @@ def test_after_the_exit_the_run_trains_as_one_that_was_never_broken(victim, name
     twin.optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))  # loading does not copy
     twin.scaler.load_state_dict(run.scaler.state_dict())
     twin.step, twin.stuck = run.step, run.stuck
-    assert repr(list(train(run))) == repr(list(train(twin)))
-    for mine, other in zip(run.model.parameters(), twin.model.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    assert repr(go(run, 4)) == repr(go(twin, 4))
+    assert same_weights(run, twin)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,18 +134,22 @@ def test_outside_its_steps_a_fault_changes_no_bit(victim, name):
     run, healthy = victim(name), victim(name)
     with apply(name, run, at=6):
         assert repr(go(run, 6)) == repr(go(healthy, 6))
-    for mine, other in zip(run.model.parameters(), healthy.model.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    assert same_weights(run, healthy)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_at_its_step_something_is_different(victim, name):
     run, healthy = victim(name), victim(name)
-    with apply(name, run, at=2):
+    with apply(name, run, at=2), Budget(math.inf, run.model, run.optimizer) as needs:
         broken = go(run, 4)
-    well = go(healthy, 4)
+        if name == "dropout-in-eval":
+            assert evaluate(run, batches=1) != evaluate(run, batches=1)
+            return
+    with Budget(math.inf, healthy.model, healthy.optimizer) as usual:
+        well = go(healthy, 4)
     assert repr(broken[:2]) == repr(well[:2])
-    assert repr(broken) != repr(well) or run.clock.slept == [0.5]
+    different = repr(broken) != repr(well) or needs.peak.bytes > 1.05 * usual.peak.bytes
+    assert different or run.clock.slept == [0.5]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,7 +194,8 @@ def test_an_exception_in_the_body_ends_the_fault_too(victim, name):
 def test_faults_come_off_in_any_order(mixed, names, order):
     from llmkit.train import build, tiny
 
-    run = build(tiny(steps=4, precision="fp16"), dataset=mixed)
+    more = {"micro_batch": 4, "warmup": 4, "model__dropout": 0.1, "model__position": "rotary"}
+    run = build(tiny(steps=4, precision="fp16", **more), dataset=mixed)
     before = trace(run)
     faults = [apply(name, run, **({"limit": "1 GiB"} if name == "oom" else {})) for name in names]
     for fault in faults:
@@ -235,14 +246,16 @@ def test_an_entry_tells_the_truth_about_its_fault(victim, name):
     declared = {p.name: p.default for p in spec.parameters}
     assert set(declared) == set(signature) - {"self", "run", "when"}
     assert declared == {key: signature[key].default for key in declared}
-    assert spec.code in CODES
     assert spec.truth.startswith(("emulated", "real")) and spec.emulated == spec.truth.startswith("emulated")
     texts = [spec.symptom, spec.wild, spec.truth, spec.harm, *(p.says for p in spec.parameters)]
     assert all(text and not text.endswith(".") and len(text) < 120 for text in texts)
 
 
 def test_every_fault_leads_to_its_own_finding():
-    assert sorted(spec.code for spec in FAULTS.values()) == CODES
+    codes = sorted(spec.code for spec in FAULTS.values())
+    assert codes == sorted(set(codes))
+    for code in codes:  # each family is numbered from 1, without gaps
+        assert code.endswith("01") or f"LK{int(code[2:]) - 1}" in codes
 
 
 def test_listing_the_faults_needs_no_torch():

@@ -105,7 +105,7 @@ def test_whole_files_are_ruled_out(case):
     event = check_folder(RunFolder.open(case / "run"))
     assert event.says == "every byte of the data set is as it was written"
     diagnosis = diagnose(case / "run")
-    assert diagnosis.healthy and not diagnosis.not_judged
+    assert diagnosis.healthy and not [r for r in diagnosis.not_judged if r.code.startswith("LK4")]
     because = {r.code: r.because for r in diagnosis.ruled_out}
     assert because["LK411"] == "no file was so when they were checked, at step 29"
 

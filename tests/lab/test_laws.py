@@ -6,6 +6,7 @@ pytest tests/lab/test_laws.py
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ import torch
 from llmkit.diagnose import diagnose
 from llmkit.errors import IntegrityError, NonFiniteError
 from llmkit.faults import FAULTS, apply
+from llmkit.faults.catalog_memory import LATE_MEMORY
 from llmkit.lab import finish, prepare
+from llmkit.observe import probe
 from llmkit.train import tiny
 
 PLACES = {  # fault -> settings of the run, where it is put, what the doctor must name
@@ -32,10 +35,35 @@ PLACES = {  # fault -> settings of the run, where it is put, what the doctor mus
     "val-leak": ({}, {"at": 40}, "validation split"),
     "source-missing": ({}, {"at": 40}, "south"),
     "truncated-shard": ({}, {"at": 40}, "train-00000.bin"),
+    "clip-before-unscale": ({"precision": "fp16"}, {"at": 40}, "clipping"),
+    "step-on-overflow": ({"precision": "fp16", "loss_scale": 2.0**40}, {"at": 0}, "optimizer step"),
+    "bf16-master-weights": ({}, {"at": 4}, "master weights"),
+    "attention-growth": ({}, {"at": 20}, "attention scores"),
+    "residual-growth": ({}, {"at": 40}, "residual stream"),
+    "double-softmax": ({}, {"at": 4}, "head"),
+    "missing-zero-grad": ({}, {"at": 4}, "zero_grad"),
+    "summed-accumulation": ({"micro_batch": 2}, {"at": 4}, "gradient accumulation"),
+    "schedule-per-micro-batch": ({"micro_batch": 2}, {"at": 40}, "learning rate"),
+    "decay-on-norms": ({}, {"at": 4}, "weight decay"),
+    "beta2-too-high": ({}, {"at": 4}, "beta2"),
+    "eps-too-large": ({}, {"at": 4}, "eps"),
+    "no-warmup": ({}, {"at": 2}, "learning rate"),
+    "lr-times-ten": ({}, {"at": 40}, "learning rate"),
+    "untied-head": ({}, {"at": 4}, "head"),
+    "dropout-in-eval": ({"model__dropout": 0.1}, {"at": 4}, "evaluation"),
+    "frozen-block": ({}, {"at": 4, "module": "blocks.0"}, "blocks.0"),
+    "optimizer-state-lost": ({}, {"at": 4}, "optimizer state"),
+    "lr-reset": ({}, {"at": 40}, "learning rate"),
     # silent: the files are hashed when the run ends, and the step is the first that served them
     "flipped-byte": ({}, {"at": 0}, "train-00002.bin"),
     "duplicate-shard": ({}, {"at": 0}, "train-00002.bin"),
 }
+
+PROBED = {  # a probe alone tells, and of its own step; but AdamW's count says when its state was lost
+    name for name, spec in FAULTS.items()
+    if spec.code in "LK105 LK108 LK302 LK303 LK305 LK306 LK307 LK310 LK311 LK312 LK313".split()
+}  # fmt: skip
+GROWS = {"attention-growth"}
 
 
 def flown(tmp_path, dataset, fault="", settings=None, place=None, steps=80, seed=0):
@@ -43,30 +71,37 @@ def flown(tmp_path, dataset, fault="", settings=None, place=None, steps=80, seed
         **{"steps": steps, "seed": seed, "save_every": 0, "data": str(dataset.path)} | (settings or {})
     )
     flight = prepare(cfg, tmp_path / f"{fault or 'healthy'}-{seed}", dataset=dataset)
-    if not fault:
-        list(finish(flight))
-        return flight
-    with apply(fault, flight.run, **place):
+    with apply(fault, flight.run, **place) if fault else nullcontext():
         try:
             list(finish(flight))
         except (NonFiniteError, IntegrityError, torch.OutOfMemoryError):
-            assert fault in ("nan-division", "truncated-shard", "oom")
+            assert fault in ("nan-division", "truncated-shard", "oom", "step-on-overflow")
+        if not fault or fault in PROBED:
+            flight.blind = diagnose(flight.folder)
+            probe(flight.run)
+            flight.folder.close()
     return flight
 
 
 def test_every_fault_has_its_place():
-    assert PLACES.keys() == FAULTS.keys()
+    assert PLACES.keys() == FAULTS.keys() - LATE_MEMORY.keys()  # those: test_memory_laws.py
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", PLACES)
 def test_the_doctor_finds_it(fault, dataset, mixed, tmp_path):
     settings, place, culprit = PLACES[fault]
     shards_and_sources = "LK401" < FAULTS[fault].code < "LK500"
-    flight = flown(tmp_path, mixed if shards_and_sources else dataset, fault, settings, place)
+    steps = 12 if fault in PROBED else 80
+    flight = flown(tmp_path, mixed if shards_and_sources else dataset, fault, settings, place, steps)
     diagnosis = diagnose(flight.folder)
     assert [f.code for f in diagnosis.findings] == [FAULTS[fault].code], diagnosis
     finding = diagnosis.findings[0]
-    assert abs(finding.step - place["at"]) <= 1 and culprit in finding.cause
+    if fault in PROBED:
+        assert flight.blind.healthy  # no curve shows it
+        assert FAULTS[fault].code in {r.code for r in flight.blind.not_judged}
+    at = place["at"] if fault not in PROBED or fault == "optimizer-state-lost" else flight.run.step
+    assert at - 1 <= finding.step <= at + (40 if fault in GROWS else 1)
+    assert culprit in finding.cause
     assert finding.evidence and finding.confirm and finding.fix
 
 
@@ -89,10 +124,11 @@ def test_the_doctor_stays_quiet(seed, precision, dataset, tmp_path):
 
 
 def test_the_doctor_stays_quiet_on_two_languages_in_five_shards(mixed, tmp_path):
-    diagnosis = diagnose(flown(tmp_path, mixed, steps=120).folder)
+    diagnosis = diagnose(flown(tmp_path, mixed, settings={"micro_batch": 4}, steps=120).folder)
     assert diagnosis.healthy
     # whole files are told of only when somebody asks
-    assert {r.code for r in diagnosis.not_judged} == {"LK410", "LK411", "LK412"}
+    unjudged = {r.code for r in diagnosis.not_judged if not r.code.startswith("LK2")}
+    assert unjudged == {"LK410", "LK411", "LK412"}
 
 
 @pytest.mark.slow
