@@ -19,6 +19,7 @@ from llmkit.cli import (
     data_tokenizer_verbs,
     data_verbs,
     kit_verbs,
+    memory_verbs,
     read_verbs,
     run_verbs,
     scale_verbs,
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would take longer to import than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (run_verbs, read_verbs, cost_verbs, scale_verbs, kit_verbs, sweep_verbs):
+for verbs in (run_verbs, read_verbs, cost_verbs, scale_verbs, kit_verbs, sweep_verbs, memory_verbs):
     verbs.add_to(app)
 data_check_verbs.add_to(data_verbs.app)
 data_tokenizer_verbs.add_to(data_verbs.app)

@@ -6,6 +6,7 @@ pytest tests/cli/test_cli.py
 from __future__ import annotations
 
 import json
+import pickle
 import os
 import signal
 import subprocess
@@ -53,6 +54,7 @@ SURFACE = {
     "faults": ["--json"],
     "grade": ["--json", "--junit", "--require-sandbox", "notebooks"],
     "lab": ["notebook"],
+    "memory": ["--alloc", "--json", "--limit", "--scale", "--set", "--snapshot", "run"],
     "report": ["--json", "run"],
     "scale-log": ["--json", "run"],
     "sweep": [
@@ -252,6 +254,15 @@ def test_faults_explain_contracts_and_env_answer():
     out, _ = run("contracts", "train.loop")
     assert "train.loop.train(" in out and "NonFiniteError" in out
     assert any(line["what"] == "torch" for line in json.loads(run("env", "--json")[0]))
+
+
+def test_memory_says_who_holds_what_and_writes_pytorchs_snapshot(tmp_path):
+    text, _ = run("memory", "tiny", "--scale", "32", "--snapshot", "m.pickle", cwd=tmp_path)
+    assert "MiB at the peak" in text and "train/model.py" in text and "reserved" in text
+    assert pickle.loads((tmp_path / "m.pickle").read_bytes())["segments"]
+    told = json.loads(run("memory", "tiny", "--alloc", "max_split_size_mb:20", "--json")[0])
+    assert sum(size for *_, size in told["held"]) == told["peak_bytes"]
+    assert told["allocator"].keys() == {"default", "max_split_size_mb:20"}
 
 
 def test_your_own_text_is_built_verified_and_trained_on(tmp_path):

@@ -1,0 +1,58 @@
+"""What a step of a run or a configuration needs of memory: by layer, category and line of code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmkit.cli.out import Json, columns, next_command, result
+from llmkit.cli.run_verbs import Set, settings
+
+EXAMPLE = "Example: llmkit memory runs/mine --alloc expandable_segments:True --snapshot memory.pickle"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(name="memory", epilog=EXAMPLE)(memory)
+
+
+def memory(
+    run: Annotated[str, typer.Argument(help="Run folder, or a named configuration: tiny, laptop, ...")],
+    set_: Set = (),
+    alloc: Annotated[
+        list[str], typer.Option(help="Settings as in PYTORCH_ALLOC_CONF to compare; repeatable.")
+    ] = (),
+    limit: Annotated[str, typer.Option(help='A limit for the allocator: "24 GiB" or "H100-SXM".')] = "",
+    scale: Annotated[int, typer.Option(help="As if tensors were that many times larger.")] = 1,
+    snapshot: Annotated[Path | None, typer.Option(help="Write PyTorch's memory snapshot here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do two steps on this machine, and say who held what at the peak and what CUDA would have reserved."""
+    from llmkit.folder import RunFolder
+    from llmkit.lab.flight import config_of, open_data
+    from llmkit.memory import fragmentation, record, show_size, write_snapshot
+    from llmkit.train import build, named
+
+    folder = Path(run)
+    cfg = config_of(RunFolder.open(folder)) if folder.is_dir() else named(run, **settings(list(set_)))
+    trace = record(build(cfg, dataset=open_data(cfg)), as_stored=True)
+    options = {"limit": limit} if limit else {}
+    found = {one or "default": fragmentation(trace, one, scale=scale, **options) for one in ("", *alloc)}
+    peak = max(trace.live)
+    plain = {
+        "config": cfg.name, "peak_bytes": peak, "scale": scale, "emulated": True,
+        "held": [[*who, size] for who, size in trace.holders("module", "category").most_common()],
+        "lines": [list(row) for row in trace.top(10)],
+        "allocator": {name: vars(one) | {"lost": one.lost} for name, one in found.items()},
+    }  # fmt: skip
+    lines = columns(
+        [(show_size(n), category, line) for line, category, n in trace.top()], ("bytes", "", "line")
+    )
+    said = columns(list(found.items()), ("allocator", "(emulated)"))
+    result("\n\n".join((trace.table(), lines, said)), plain, as_json)
+    if snapshot is not None:
+        write_snapshot(trace, snapshot, next(iter(alloc), ""), scale=scale)
+        next_command(f"python -m torch.cuda._memory_viz stats {snapshot}")
+    else:
+        next_command(f"llmkit memory {run} --snapshot memory.pickle")
