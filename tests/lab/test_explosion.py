@@ -87,3 +87,15 @@ def test_at_a_tenth_of_the_learning_rate_nothing_explodes_or_surges(cells):
     """The decoy of both words: noise between batches does not count as an explosion."""
     assert rates(cells, "rise", RISE)["lr / 10"].count == 0
     assert rates(cells, "surge", SURGE)["lr / 10"].count == 0
+
+
+def test_what_notebook_05_says_of_the_changes_is_what_the_cells_say(cells):
+    exploded, surged = rates(cells, "rise", RISE), rates(cells, "surge", SURGE)
+    against = {arm: rate.minus(exploded["base"]) for arm, rate in exploded.items()}
+    fewer = {arm for arm, (_, high) in against.items() if high < 0}
+    more = {arm for arm, (low, _) in against.items() if low > 0}
+    assert fewer == {"bias correction: rectified", "no warmup", "lr / 3", "lr / 10"}
+    assert more == {"bias correction: none", "bias correction: none, lr / 5", "warmup 16"}
+    assert {arm for arm, rate in exploded.items() if rate.count == 0} == fewer - {"no warmup"}
+    assert surged["bias correction: none"].minus(surged["base"])[0] < 0
+    assert surged["QK-norm"].minus(surged["base"])[0] > 0
