@@ -55,8 +55,10 @@ def sweep(
     if study is not None and not left:
         plan.tidy(out)
     found = {name: facts([cell.outcome for cell in cells]) for name, cells in plan.cells(out).items()}
-    rows = [(name, *map(str, row.values())) for name, row in found.items()]
-    result(columns(rows, ("arm", *next(iter(found.values())))), found, as_json)
+    head = max(found.values(), key=len)
+    rows = [(name, *(row.get(column, "-") for column in head)) for name, row in found.items()]
+    plain = {name: {column: jsonable(value) for column, value in row.items()} for name, row in found.items()}
+    result(columns(rows, ("arm", *head)), plain, as_json)
     next_command("the same with one more --arm: what is there is not run again")
     if left:
         raise typer.Exit(1)
@@ -77,16 +79,29 @@ def numbers(text: str) -> range:
 
 
 def facts(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of one arm: cells, and of each number that the measure kept the median; of curves, of their ends."""
-    plain: dict[str, Any] = {"cells": len(outcomes)}
-    for name, value in outcomes[0].items() if outcomes else ():
+    """Of one arm: cells, the share that exploded where there are curves, and of what the measure kept: of
+    flags the share, of numbers the median, of curves the median of their ends."""
+    from llmkit.lab.explosions import RISE, rise
+    from llmkit.lab.sweep import share
+
+    found: dict[str, Any] = {"cells": len(outcomes)}
+    first = outcomes[0] if outcomes else {}
+    if "losses" in first or "rise" in first:
+        rises = [one["rise"] if "rise" in one else rise(one["losses"]) for one in outcomes]
+        found["exploded"] = share(height >= RISE for height in rises)
+    for name, value in first.items():
         ends = isinstance(value, (list, tuple))
-        values = [outcome[name][-1] if ends else outcome[name] for outcome in outcomes]
+        values = [one[name][-1] if ends else one[name] for one in outcomes]
         if isinstance(value, bool):
-            plain[name] = sum(values)
+            found[name] = share(values)
         elif not isinstance(value, str):
-            plain[f"median {'last ' * ends}{name}"] = float(f"{statistics.median(values):.4g}")
-    return plain
+            found[f"median {'last ' * ends}{name}"] = float(f"{statistics.median(values):.4g}")
+    return found
+
+
+def jsonable(value: Any) -> Any:
+    """A share with its 95 % interval, which is no field of it; anything else as it is."""
+    return {**vars(value), "interval": value.interval} if hasattr(value, "interval") else value
 
 
 def counted(cells: Iterator[Any], total: int) -> Iterator[Any]:
