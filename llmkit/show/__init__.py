@@ -8,6 +8,7 @@ write_report("runs/mine")
 from llmkit.show import plots
 from llmkit.show.cockpit import Cockpit, cockpit
 from llmkit.show.drift_lab import DriftLab, drift_lab
+from llmkit.show.film_strip import FilmStrip, film_strip
 from llmkit.show.number_line import NumberLine, number_line
 from llmkit.show.report import write_report
 from llmkit.show.scale_lab import ScaleLab, scale_lab
@@ -16,11 +17,13 @@ from llmkit.show.stability import StabilityExplorer, stability_explorer
 __all__ = [
     "Cockpit",
     "DriftLab",
+    "FilmStrip",
     "NumberLine",
     "ScaleLab",
     "StabilityExplorer",
     "cockpit",
     "drift_lab",
+    "film_strip",
     "number_line",
     "plots",
     "scale_lab",

@@ -6,8 +6,8 @@ pytest tests/cli/test_cli.py
 from __future__ import annotations
 
 import json
-import pickle
 import os
+import pickle
 import signal
 import subprocess
 import sys
