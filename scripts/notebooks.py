@@ -27,9 +27,8 @@ def run(path: Path) -> None:
     """Execute in the notebook's own folder and write it back. Raises what a cell raised."""
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(
-        notebook, timeout=300, record_timing=False, resources=place, store_widget_state=False
-    ).execute()
+    quiet = {"record_timing": False, "store_widget_state": False, "coalesce_streams": True}
+    NotebookClient(notebook, timeout=300, resources=place, **quiet).execute()
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"{path.stem.replace('_', '-')}-{number:02d}"
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
