@@ -21,6 +21,7 @@ import pytest
 from llmkit.errors import ConfigError, DataError, FaultError, RecordError
 from llmkit.lab.flight import fly
 from llmkit.lab.session import Session
+from llmkit.memory.sizes import CARDS
 from llmkit.train import tiny
 
 
@@ -135,7 +136,8 @@ def test_a_refusal_is_in_the_words_of_the_room_that_refuses_and_harms_nothing(en
     with pytest.raises(ConfigError) as refusal:
         endless.inject("oom", limit="plenty")
     assert str(refusal.value) == (
-        '`plenty` is not a size\n  expected: bytes as an int, or a size such as "24 MiB" or "1.5 GB"'
+        '`plenty` is not a size\n  expected: bytes as an int, a size such as "24 MiB" or "1.5 GB", or a card: '
+        + ", ".join(CARDS)
     )
     with pytest.raises(RecordError) as refusal:
         Session(tiny(**settings), endless.folder)
