@@ -135,6 +135,7 @@ def read_job(name: str, changes: list[str] = NOTHING) -> Any:
 
     from llmkit.cost import Limits, job_of
     from llmkit.cost.job import number
+    from llmkit.cost.params import SHAPE_FIELDS
     from llmkit.errors import ConfigError, closest
 
     shipped = {p.name.removesuffix(".yaml"): p for p in (resources.files("llmkit.cost") / "jobs").iterdir()}
@@ -146,6 +147,9 @@ def read_job(name: str, changes: list[str] = NOTHING) -> Any:
         given |= {key: yaml.safe_load(value) for key, _, value in (c.partition("=") for c in changes)}
     except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read `{name}` as YAML: {str(error).splitlines()[0]}") from error
+    shape = given.get("model") if isinstance(given, dict) else None
+    for key in set(shape) - set(SHAPE_FIELDS) if isinstance(shape, dict) else ():
+        raise ConfigError(f"a model has no `{key}`", remedy=closest(key, SHAPE_FIELDS))
     limits = {key: number(key, value) for key, value in (given.pop("limits", None) or {}).items()}
     known = Limits.__dataclass_fields__
     for key in limits:

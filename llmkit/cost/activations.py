@@ -19,11 +19,10 @@ from llmkit.errors import ConfigError
 
 POLICIES = ("none", "selective", "full")
 KORTHIKANTI = "Korthikanti et al. 2022 (arXiv 2205.05198), section 4"
-COPIES = "stas00/ml-engineering training/performance: 24 to 48 hidden-state copies a layer, four eager models"
 EAGER = 1.65
 """Most that unfused kernels were seen to keep over the tensor bill: norms upcast to fp32, rotated queries and
 keys, repeated keys and values. Bytes over S C: 48 for 34.7 (SmolLM2-360M), 56 for 41 (Llama-3.1-8B), 76 for
-46.4 (Qwen3-4B), 96 for 76.5 (gemma-1.1-2b)."""
+46.4 (Qwen3-4B), 96 for 76.5 (gemma-1.1-2b); stas00/ml-engineering training/performance."""
 
 
 def activations(

@@ -23,8 +23,10 @@ SERVING = "Pope et al. 2022 (arXiv 2211.05102), section 2"
 def training_memory(job: Job) -> list[Quantity]:
     """Peak bytes on one GPU of every pipeline stage.
 
-    The peak is taken as if states, activations and logits met: they do, when backward begins. Experts are
-    sharded like every other weight; expert parallelism is not modelled.
+    The peak is taken as if states, activations and logits met. They do when backward begins, if gradients
+    outlive a micro-batch: under accumulation, or in a trainer's own buffers. A step of one micro-batch whose
+    gradients are freed before it needs a tenth to a fifth less; `llmkit.memory.rehearse` counts it. Experts
+    are sharded like every other weight; expert parallelism is not modelled.
 
     Returns:
         One Quantity per stage with the terms `weights`, `gradients`, `optimizer`, `activations`, `logits`,

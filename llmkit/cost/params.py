@@ -72,17 +72,22 @@ def shape_of(model: Mapping[str, Any] | object) -> Shape:
     if isinstance(model, Shape):
         return model
     given = (
-        dict(model) if isinstance(model, Mapping) else {name: getattr(model, name, None) for name in _NAMES}
+        dict(model)
+        if isinstance(model, Mapping)
+        else {name: getattr(model, name, None) for name in SHAPE_FIELDS}
     )
-    given = {name: given[name] for name in _NAMES if given.get(name) is not None}
-    for name in ("vocab_size", "context", "layers", "width", "heads"):
+    given = {name: given[name] for name in SHAPE_FIELDS if given.get(name) is not None}
+    for name in REQUIRED:
         if name not in given:
             raise ConfigError(
                 f"the model has no `{name}`", expected="the fields of `llmkit.train.ModelConfig`"
             )
-        if not given[name] >= 1:
-            raise ConfigError(f"{name} is {given[name]}", expected=f"{name} >= 1")
+    for name in (*REQUIRED, "kv_heads", "head_dim", "mlp_hidden"):
+        if name in given and not (isinstance(given[name], int) and given[name] >= 1):
+            raise ConfigError(f"{name} is {given[name]}", expected="a whole number, at least 1")
     given.setdefault("kv_heads", given["heads"])
+    if given["heads"] % given["kv_heads"]:
+        raise ConfigError(f"kv_heads ({given['kv_heads']}) do not divide heads ({given['heads']})")
     given.setdefault("head_dim", given["width"] // given["heads"])
     hidden = given.pop("mlp_hidden", None)
     if hidden is None:
@@ -95,7 +100,8 @@ def shape_of(model: Mapping[str, Any] | object) -> Shape:
     return shape
 
 
-_NAMES = ("mlp_hidden", *(name for name in Shape.__annotations__ if name != "hidden"))
+REQUIRED = ("vocab_size", "context", "layers", "width", "heads")
+SHAPE_FIELDS = ("mlp_hidden", *(name for name in Shape.__annotations__ if name != "hidden"))
 
 
 def parameters(model: Mapping[str, Any] | object, *, active: bool = False) -> Quantity:

@@ -96,6 +96,7 @@ def test_a_run_is_drawn_twice_to_the_same_bytes(tmp_path):
         (("2.7b", "gpu=A100-SXM-60"), "unknown accelerator `A100-SXM-60`\n  remedy: use `A100-SXM-80`"),
         (("2.7b", "tokens=60 GB"), "tokens is `60 GB`\n  expected: a number, or one with k, M, B or T"),
         (("2.7b", "limits={gpu_hour: 3}"), "a limit has no `gpu_hour`\n  remedy: use `gpu_hours`"),
+        (("2.7b", "model={layerz: 3}"), "a model has no `layerz`\n  remedy: use `layers`"),
         (("2.7b", "tp=[1"), "cannot read `2.7b` as YAML: while parsing a flow sequence"),
     ],
 )

@@ -76,3 +76,22 @@ def test_a_missing_field_is_refused():
     assert str(caught.value) == (
         "the model has no `vocab_size`\n  expected: the fields of `llmkit.train.ModelConfig`"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layers": 0}, "layers is 0\n  expected: a whole number, at least 1"),
+        ({"width": 64.5}, "width is 64.5\n  expected: a whole number, at least 1"),
+        ({"mlp_hidden": "4x"}, "mlp_hidden is 4x\n  expected: a whole number, at least 1"),
+        ({"kv_heads": 5}, "kv_heads (5) do not divide heads (12)"),
+        (
+            {"experts": 4, "top_k": 8},
+            "top_k is 8\n  expected: 1 to 4, the experts of a layer",
+        ),
+    ],
+)
+def test_an_absurd_shape_is_refused(changes, says):
+    with pytest.raises(ConfigError) as caught:
+        shape_of(GPT2 | {"layers": 12, "width": 768, "heads": 12} | changes)
+    assert str(caught.value) == says
