@@ -1,7 +1,7 @@
 """The curves of a run, with what happened marked on them.
 
-    figure = curves("runs/mine")        # a matplotlib Figure, registered nowhere: nothing to close, nothing
-    to leak figure.savefig("curves.png")
+    figure = curves("runs/mine")        # a matplotlib Figure that a cell shows
+    figure.savefig("curves.png")
 
 A step that was not finite leaves a gap and a cross; a kind of event is told by its marker, its line and its
 label, so that no fact hangs on a colour. Drawn for 900 pixels in width.
@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from llmkit.folder import RunFolder
 from llmkit.records import Event, Finding, StepRecord, StepTimes
+from llmkit.show.figure import Picture
 
 WIDTH, PANEL, TOP, BOTTOM = 9.0, 1.6, 0.66, 0.52  # inches
 DPI = 100
@@ -79,7 +80,7 @@ def draw(
     if any(t.tokens_per_s > 0 for t in times):
         panels.append(lambda axes: _throughput(axes, times))
     height = TOP + BOTTOM + PANEL * len(panels)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure = Picture(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     figure.subplots_adjust(left=0.085, right=0.985, top=1 - TOP / height, bottom=BOTTOM / height, hspace=0.27)
     first: Axes | None = None
     for index, panel in enumerate(panels):

@@ -44,6 +44,7 @@ def test_the_figure_is_900_pixels_wide_and_is_nobody_elses():
     open_before = pyplot.get_fignums()
     figure = draw(steps())
     assert isinstance(figure, Figure) and figure.get_figwidth() * DPI == 900
+    assert figure._repr_png_().startswith(b"\x89PNG")  # a cell shows the picture, not its name
     assert pyplot.get_fignums() == open_before
 
 
