@@ -9,6 +9,7 @@ import typer
 
 from llmkit.cli.out import Json, columns, next_command, result
 from llmkit.cli.run_verbs import Set, settings
+from llmkit.errors import ConfigError
 
 EXAMPLE = "Example: llmkit memory runs/mine --alloc expandable_segments:True --snapshot memory.pickle"
 
@@ -18,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def memory(
-    run: Annotated[str, typer.Argument(help="Run folder, or a named configuration: tiny, laptop, ...")],
+    run: Annotated[str, typer.Argument(help="Run folder, or a named configuration: tiny, laptop, ...")] = "",
     set_: Set = (),
     alloc: Annotated[
         list[str], typer.Option(help="Settings as in PYTORCH_ALLOC_CONF to compare; repeatable.")
@@ -26,9 +27,31 @@ def memory(
     limit: Annotated[str, typer.Option(help='A limit for the allocator: "24 GiB" or "H100-SXM".')] = "",
     scale: Annotated[int, typer.Option(help="As if tensors were that many times larger.")] = 1,
     snapshot: Annotated[Path | None, typer.Option(help="Write PyTorch's memory snapshot here.")] = None,
+    config: Annotated[str, typer.Option(help="Rehearse this configuration instead, whatever its size.")] = "",
+    factory: Annotated[str, typer.Option(help="Rehearse your own model: package.module:make.")] = "",
+    batch: Annotated[int, typer.Option(help="Rehearsal: sequences of a step.")] = 1,
+    seq: Annotated[int, typer.Option(help="Rehearsal: tokens of a sequence.")] = 2048,
+    precision: Annotated[str, typer.Option(help="Rehearsal: fp32, or autocast to bf16 or fp16.")] = "bf16",
+    optimizer: Annotated[
+        str, typer.Option(help="Rehearsal: adamw, adamw-foreach, adamw-loop, adamw-8bit, sgd.")
+    ] = "adamw",
+    checkpointing: Annotated[str, typer.Option(help="Rehearsal: none, selective or full.")] = "none",
+    gpu: Annotated[str, typer.Option(help='Rehearsal: a card, or a size such as "48 GiB".')] = "A100-80",
     as_json: Json = False,
 ) -> None:
-    """Do two steps on this machine, and say who held what at the peak and what CUDA would have reserved."""
+    """Do two steps on this machine, and say who held what at the peak and what CUDA would have reserved.
+
+    With --config or --factory: rehearse two steps of any size without the memory (7B takes ten seconds): does
+    it fit on a card, where would it die, what would help. llmkit memory --config gpt-7b --gpu A100-80
+    """
+    if config or factory:
+        from llmkit.cli.rehearse_verb import rehearsal
+
+        changes = {"batch": batch, "model__context": seq, "model__checkpointing": checkpointing}
+        changes |= {"precision": precision, **settings(list(set_))}
+        return rehearsal(config, factory, changes, optimizer, gpu, as_json)
+    if not run:
+        raise ConfigError("nothing was named", expected="a run folder, a configuration, or --config")
     from llmkit.folder import RunFolder
     from llmkit.lab.flight import config_of, open_data
     from llmkit.memory import fragmentation, record, show_size, write_snapshot

@@ -5,7 +5,7 @@ ends, the optimizer steps), and each is a sum of sizes that a shape gives.
 
     found = estimate(named("gpt-7b").model, batch=1, precision="bf16")
     found.instant, found.bytes, found.parts["weight copies"]
-    serving(named("llama3-8b").model).longest("48 GiB")        # tokens
+    longest_context(named("llama3-8b").model, "48 GiB")        # tokens
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmkit.cost import Quantity, activations, parameters, shape_of
+from llmkit.cost import Quantity, activations, kv_cache, parameters, shape_of
 from llmkit.cost.quantity import total
-from llmkit.memory.sizes import parse_size
+from llmkit.memory.job import card_bytes
 
 MOMENTS = {"adamw": 8, "adamw-foreach": 8, "adamw-loop": 8, "adamw-8bit": 2 + 8 / 256, "sgd": 0}  # B a number
 LOGIT = 12  # bytes a logit as backward begins: fp32 log-softmax and two gradients of its size
@@ -126,28 +126,10 @@ def estimate(
     return Estimate(instant, always | instants[instant])
 
 
-@dataclass(frozen=True)
-class Serving:
-    """What decoding needs. Bytes."""
-
-    weights: float
-    per_token: float  # KV cache of one token of one sequence
-    window: int | None  # tokens a sequence keeps at most
-
-    def cache(self, tokens: int, sequences: int = 1) -> float:
-        return self.per_token * sequences * min(tokens, self.window or tokens)
-
-    def longest(self, card: int | str, sequences: int = 1) -> int | None:
-        """Tokens of context that fit beside the weights; None: any number, the window is full before."""
-        room = parse_size(card) - self.weights
-        if self.window is not None and room >= self.cache(self.window, sequences):
-            return None
-        return max(0, int(room // (self.per_token * sequences)))
-
-
-def serving(model: Any, *, number_bytes: float = 2) -> Serving:
-    """Weights and KV cache of a model: 2 K D numbers a token and layer, K shared among grouped queries, and a
-    sliding window forgets the rest. Activations of one token and the allocator's share are not in it."""
+def longest_context(model: Any, card: int | str, *, sequences: int = 1, number_bytes: int = 2) -> int | None:
+    """Tokens of context whose KV cache fits on a card beside the weights; None: any number, because a sliding
+    window forgets the rest. Activations of one token and the allocator's share are not in it."""
     s = shape_of(model)
-    numbers = s.layers * (s.kv_numbers or 2 * s.kv_heads * s.head_dim)
-    return Serving(number_bytes * parameters(s).value, number_bytes * numbers, s.window)
+    room = card_bytes(card) - number_bytes * parameters(s).value
+    tokens = int(room // kv_cache(s, batch=sequences, context=1, number_bytes=number_bytes).value)
+    return None if s.window is not None and tokens >= s.window else max(0, tokens)

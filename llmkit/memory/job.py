@@ -7,6 +7,7 @@ that it runs on real tensors and on fake ones alike, and one can be held against
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from llmkit.errors import ConfigError, closest
 from llmkit.memory.as_cuda import AsCuda
+from llmkit.memory.sizes import CARDS, parse_size
 from llmkit.train import GPT, RunConfig
 from llmkit.train.precision import DTYPES
 
@@ -104,3 +106,21 @@ def numbers(model: nn.Module) -> tuple[int, int, int]:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def card_bytes(card: int | str) -> int:
+    """Bytes of a size, or of a card by its name with or without its socket (`A100-80`).
+
+    Raises:
+        ConfigError: neither.
+    """
+    names = {name.replace("-SXM", ""): name for name in CARDS}
+    try:
+        return parse_size(names.get(card, card))
+    except ConfigError:
+        if re.match(r"\s*[0-9.]", str(card)):
+            raise
+        raise ConfigError(
+            f"unknown card `{card}`", expected='a card or a size such as "48 GiB"',
+            remedy=closest(str(card), [*names, *CARDS]),
+        ) from None  # fmt: skip

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
@@ -27,9 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from llmkit.errors import ConfigError, closest
 from llmkit.memory.budget import Budget
 from llmkit.memory.facts import OutOfMemory, Peak
-from llmkit.memory.job import OPTIMIZERS, Job, numbers, settle
+from llmkit.memory.job import OPTIMIZERS, Job, card_bytes, numbers, settle
 from llmkit.memory.ledger import Block
-from llmkit.memory.sizes import CARDS, parse_size
 from llmkit.train import RunConfig
 
 REFUSED = (  # what fake tensors cannot do, because the answer depends on numbers that are not there
@@ -72,24 +70,6 @@ class Rehearsal:
     def headroom(self) -> int | None:
         """What the card has left at the peak; below 0 when it does not fit."""
         return None if self.limit is None else self.limit - self.peak.bytes
-
-
-def card_bytes(card: int | str) -> int:
-    """Bytes of a size, or of a card by its name with or without its socket (`A100-80`).
-
-    Raises:
-        ConfigError: neither.
-    """
-    names = {name.replace("-SXM", ""): name for name in CARDS}
-    try:
-        return parse_size(names.get(card, card))
-    except ConfigError:
-        if re.match(r"\s*[0-9.]", str(card)):
-            raise
-        raise ConfigError(
-            f"unknown card `{card}`", expected='a card or a size such as "48 GiB"',
-            remedy=closest(str(card), [*names, *CARDS]),
-        ) from None  # fmt: skip
 
 
 def rehearse(
