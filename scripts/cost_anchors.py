@@ -206,15 +206,20 @@ def _steps() -> Iterator[Anchor]:
     says = (
         "from the plan; other trainers than the prior's, and what was added for them was chosen on these rows"
     )
-    for row in _runs("throughput", "tflops", "batch", "tp"):
+    for row in _runs("throughput", "batch"):
         try:
             job = published_job(row)
         except ConfigError:
             continue  # context parallelism and the like
-        if job.precision != "fp8":
+        if "tokens_per_s" in row:
+            published = job.step_tokens / (row["tokens_per_s"] * job.gpus)
+        elif "step_s" in row:
+            published = row["step_s"]
+        else:
             each = training_flops(job.model, recompute=row.get("recompute") == "full")
             published = float(each) * job.step_tokens / (row["tflops"] * 1e12 * job.gpus)
-            yield _anchor("time of a step", row["id"], step_time(job), published, "s", says, row["family"])
+        area = "time of a step, fp8" if job.precision == "fp8" else "time of a step"
+        yield _anchor(area, row["id"], step_time(job), published, "s", says, row["family"])
 
 
 def _scaling_out() -> Iterator[Anchor]:

@@ -120,7 +120,11 @@ def test_the_saving_of_a_mixture_lies_in_the_interval_and_flops_alone_do_not():
 
 
 def test_the_time_of_a_step_is_within_its_interval_as_often_as_it_says():
-    assert cost_check.coverage(AREAS["time of a step"]) >= 0.70
+    rows = AREAS["time of a step"]
+    chosen = [a for a in rows if a.family in ("megatron21", "mcore_h100")]
+    assert len(rows) - len(chosen) == 13 and cost_check.coverage(chosen) >= 0.70
+    assert cost_check.coverage([a for a in rows if a not in chosen]) >= 0.80
+    assert cost_check.median_error(rows) < 0.20
 
 
 def test_traps_are_flagged():
