@@ -30,9 +30,11 @@ def probe_folder(folder: RunFolder) -> list[Event]:
     run = build(cfg, dataset=open_data(cfg))
     check_data(folder, run)
     checkpoints, told = Checkpoints(folder.checkpoints), []
+    saved = bool(checkpoints.steps())
+    now = checkpoints.load(run) if saved else steps[-1].step + 1 if steps else 0
+    run.step = 0  # a fault is put in before its first step
     with broken_as(folder.facts, run):
-        saved = bool(checkpoints.steps())
-        run.step = checkpoints.load(run) if saved else steps[-1].step + 1 if steps else 0
+        run.step = now
         run.sinks.append(told.append)
         probe(run, [name for name in PROBES if saved or name != "moments"])
     folder.append("events", *told)
