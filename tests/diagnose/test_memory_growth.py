@@ -11,7 +11,7 @@ import random
 import pytest
 
 from llmkit.diagnose import diagnose
-from llmkit.diagnose.rules.memory_growth import forecast
+from llmkit.diagnose.growth import forecast
 
 MIB = 2**20
 CODES = {f"LK20{n}" for n in range(2, 9)}
