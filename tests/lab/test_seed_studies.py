@@ -6,11 +6,9 @@ pytest tests/lab/test_seed_studies.py
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 
+from llmkit.lab import share
 from llmkit.lab.luck import SEEDS, chosen, luck_study
 from llmkit.lab.stability import stability_map
 from llmkit.lab.studies import STUDIES
@@ -80,3 +78,44 @@ def test_every_cell_of_the_map_has_the_curves_of_its_own_arm(seen, dataset):
             assert own.curves == tuple(tuple(one.outcome["losses"]) for one in cells[arm(lr, warmup)])
             assert {len(curve) for curve in own.curves} == {STEPS}
     assert seen.cells[0][0].unigram == dataset.manifest.splits["train"].unigram_entropy_nats
+
+
+def test_what_notebook_06_says_of_luck_is_so(luck):
+    runs = luck.runs
+    masks = runs.component("dropout")
+    assert masks.sd < 0.005 and masks.low == 0.0 and masks.high < 0.0315**2  # their own part
+    assert 0.045 < runs.between("dropout").sd < 0.055  # runs that differ in nothing else
+    assert runs.component(*SEEDS).sd > 0.9 * runs.between("dropout").sd  # all interaction
+    promised, kept = chosen(luck.losses, "dropout")
+    assert 0.055 < promised < 0.065 and 0.0 < kept < promised / 15
+    for seed, least, most in (("init", 0.7, 0.85), ("order", 0.0, 0.15)):
+        promised, kept = chosen(luck.losses, seed)
+        assert least < kept / promised < most
+
+
+def test_what_notebook_06_says_of_remedies_is_so(luck):
+    sds = {what: variance.sd for what, (_, variance) in luck.remedies().items()}
+    one = sds["one run"]
+    for nothing in (
+        "1 piece of text, not 24",
+        "24 pieces, drawn by each run",
+        "order fixed",
+        "weights averaged",
+    ):
+        assert abs(sds[nothing] / one - 1) < 0.05
+    assert sds["initial weights fixed"] < 0.75 * one
+    recipes = {what.removeprefix("recipe: "): sd for what, sd in sds.items() if what.startswith("recipe")}
+    assert recipes["8 x longer"] < recipes["4 x longer"] < 0.6 * recipes["base"]
+    eight = luck.remedies()["recipe: 8 x longer"][1]
+    assert eight.high < luck.remedies()["recipe: base"][1].low  # beyond chance
+    base, averaged = (luck.recipes[name].mean(axis=1) for name in ("base", "base, averaged"))
+    assert (averaged > base).all()  # it puts the weights some steps back
+
+
+def test_what_notebook_06_says_of_the_map_is_so(seen):
+    first = {w: min(c.lr for c in row if c.diverged) for w, row in zip(seen.warmups, seen.cells, strict=True)}
+    assert (first[0], first[40]) == (0.008, 0.032)
+    cells = [cell for row in seen.cells for cell in row]
+    assert (len(cells), sum(cell.diverged > 0 for cell in cells)) == (32, 14)
+    assert [round(bound, 2) for bound in share([True, False, False]).interval] == [0.06, 0.79]
+    assert any(cell.diverged > cell.exploded for cell in cells)  # it can happen without a jump

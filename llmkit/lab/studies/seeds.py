@@ -21,7 +21,8 @@ INITS, ORDERS, DROPOUTS = 6, 5, 5
 DRAWS = 16  # runs of each recipe
 PIECES = 24  # of validation text, `batch` windows each: what generated text has without repeating
 
-RECIPES = {"base": {}, "twice as long": {"steps": 160}, "no decay": {"min_lr": 3e-3}}
+LONGER = {f"{times} x longer": {"steps": 80 * times} for times in (2, 4, 8)}
+RECIPES = {"base": {}, "no decay": {"min_lr": 3e-3}} | LONGER
 
 
 def crossed_sweep() -> Sweep:
