@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -102,7 +103,7 @@ def survey(seeds: int, healthy: int, at: int, only: str = "") -> dict:
                 for key, seen in zip(("alone", "probed"), found, strict=True):
                     rows[name][key] += spec.code in seen
                 rows[name]["beside"] += bool(found[1] - {spec.code})
-            print(name, rows[name], flush=True)
+            print(name, rows[name], file=sys.stderr, flush=True)
         alarms = [
             fly(root / f"healthy-{n}", worlds[False], {"seed": n, "steps": 120} | HEALTHY[n % len(HEALTHY)])
             for n in range(healthy)
@@ -117,7 +118,7 @@ def rate(count: int, of: int) -> str:
 
 
 def table(found: dict) -> str:
-    """Markdown: a row per family, then the faults that are not named everywhere, then the healthy runs."""
+    """Markdown: a row per family, one for all, one for the healthy runs."""
     families = {
         "LK1": "numerics",
         "LK2": "memory",
@@ -139,6 +140,15 @@ def table(found: dict) -> str:
     return "\n".join([*lines, "| healthy runs with a finding | | " + " | ".join(alarms) + " | |"])
 
 
+def by_fault(found: dict) -> str:
+    """Markdown: a row per fault."""
+    lines = ["| fault | code | by the log alone | with probes | another finding beside it |", "|---|---|---|---|---|"]
+    for name, row in sorted(found["faults"].items(), key=lambda item: item[1]["code"]):
+        counts = " | ".join(f"{row[key]} of {row['runs']}" for key in ("alone", "probed", "beside"))
+        lines.append(f"| `{name}` | {row['code']} | {counts} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -151,4 +161,4 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     torch.set_num_threads(1)
     result = survey(asked.seeds, asked.healthy, asked.at, asked.only)
-    print(json.dumps(result) if asked.json else table(result))
+    print(json.dumps(result) if asked.json else f"{table(result)}\n\n{by_fault(result)}")

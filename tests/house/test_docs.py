@@ -27,7 +27,8 @@ def test_every_link_inside_the_house_leads_somewhere(page):
 
 def test_every_file_that_the_recipe_names_exists():
     where = {"numeric.py", "data.py", "optimizer.py", "memory.py", "optimization.py", "throughput.py"}
-    where |= {"memory_growth.py"}
+    where |= {"memory_growth.py", "gradients.py", "model.py"}
+    where |= {"scaling.py", "schedule.py", "updates.py", "architecture.py"}
     where |= {f"data_{part}.py" for part in ("targets", "tokens", "order", "files")}
     named = set(re.findall(r"`((?:llmkit|tests|docs|exercises_src)/[\w./]+)`", CONTRIBUTING))
     assert {n for n in named if not (ROOT / n).exists() and not any(p in n for p in PATTERN)} == set()
