@@ -17,7 +17,7 @@ from llmkit.cost import Job
 from llmkit.cost.stations import headline, stations
 from llmkit.errors import ConfigError
 from llmkit.folder import write_whole
-from llmkit.show.figure import Picture
+from llmkit.show.figure import Figure
 from llmkit.show.plots import BLUE, GREY, INK
 
 PAGE = (11.69, 8.27)  # A4 across, inches; the axes have the same units
@@ -37,7 +37,7 @@ def diagram(job: Job, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ConfigError(f"cannot draw `{path.name}`", expected=f"a name in {', '.join(FORMATS)}")
-    figure = Picture(figsize=PAGE)
+    figure = Figure(figsize=PAGE)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE[0]), ylim=(0, PAGE[1]))
     axes.set_axis_off()
     what, takes = headline(job)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 
-from matplotlib.figure import Figure
+import matplotlib.figure
 
 
-class Picture(Figure):
+class Figure(matplotlib.figure.Figure):
     """Registered nowhere: nothing to close, nothing to leak. In a cell it shows itself, as a PNG."""
 
     def _repr_png_(self) -> bytes:

@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
 from llmkit.lab.landscape import Slice
 from llmkit.lab.stability import MapCell, StabilityMap
-from llmkit.show.figure import Picture
+from llmkit.show.figure import Figure
 
 MOST_NUMBERS = 60  # cells; of larger grids the numbers stand in the table alone
 TOP = 1.5  # nats above the lowest loss: brighter does not get
@@ -80,7 +78,7 @@ def heatmap(grid: Grid) -> Figure:
     low = min(loss for row in grid.losses for loss in row)
     shades = [[min(loss, low + TOP) for loss in row] for row in grid.losses]
     few = len(grid.rows) * len(grid.columns) <= MOST_NUMBERS
-    figure = Picture(figsize=(9, 0.55 * len(grid.rows) + 1.3) if few else (5.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 0.55 * len(grid.rows) + 1.3) if few else (5.4, 4.6), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shades, cmap="viridis", vmin=low, vmax=low + TOP, aspect="auto" if few else "equal")
     for ticks, labels in ((axes.set_xticks, grid.columns), (axes.set_yticks, grid.rows)):

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from llmkit.folder import RunFolder
 from llmkit.records import Event, Finding, StepRecord, StepTimes
-from llmkit.show.figure import Picture
+from llmkit.show.figure import Figure
 
 WIDTH, PANEL, TOP, BOTTOM = 9.0, 1.6, 0.66, 0.52  # inches
 DPI = 100
@@ -80,7 +79,7 @@ def draw(
     if any(t.tokens_per_s > 0 for t in times):
         panels.append(lambda axes: _throughput(axes, times))
     height = TOP + BOTTOM + PANEL * len(panels)
-    figure = Picture(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     figure.subplots_adjust(left=0.085, right=0.985, top=1 - TOP / height, bottom=BOTTOM / height, hspace=0.27)
     first: Axes | None = None
     for index, panel in enumerate(panels):
