@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ def memory(
     limit: Annotated[str, typer.Option(help='A limit for the allocator: "24 GiB" or "H100-SXM".')] = "",
     scale: Annotated[int, typer.Option(help="As if tensors were that many times larger.")] = 1,
     snapshot: Annotated[Path | None, typer.Option(help="Write PyTorch's memory snapshot here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw memory over the two steps here (PNG).")] = None,
     config: Annotated[str, typer.Option(help="Rehearse this configuration instead, whatever its size.")] = "",
     factory: Annotated[str, typer.Option(help="Rehearse your own model: package.module:make.")] = "",
     batch: Annotated[int, typer.Option(help="Rehearsal: sequences of a step.")] = 1,
@@ -52,30 +53,38 @@ def memory(
         return rehearsal(config, factory, changes, optimizer, gpu, as_json)
     if not run:
         raise ConfigError("nothing was named", expected="a run folder, a configuration, or --config")
+    measured(run, settings(list(set_)), list(alloc), limit, scale, snapshot, picture, as_json)
+
+
+def measured(
+    run: str, changes: dict[str, Any], alloc: list[str], limit: str, scale: int, snapshot: Path | None,
+    picture: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """The trace of two steps on this machine: table, lines and allocators, or JSON; files where asked for."""
     from llmkit.folder import RunFolder
     from llmkit.lab.flight import config_of, open_data
     from llmkit.memory import fragmentation, record, show_size, write_snapshot
     from llmkit.train import build, named
 
     folder = Path(run)
-    cfg = config_of(RunFolder.open(folder)) if folder.is_dir() else named(run, **settings(list(set_)))
+    cfg = config_of(RunFolder.open(folder)) if folder.is_dir() else named(run, **changes)
     trace = record(build(cfg, dataset=open_data(cfg)), as_stored=True)
     options = {"limit": limit} if limit else {}
     found = {one or "default": fragmentation(trace, one, scale=scale, **options) for one in ("", *alloc)}
-    peak = max(trace.live)
     plain = {
-        "config": cfg.name, "peak_bytes": peak, "scale": scale, "emulated": True,
+        "config": cfg.name, "peak_bytes": max(trace.live), "scale": scale, "emulated": True,
         "held": [[*who, size] for who, size in trace.holders("module", "category").most_common()],
         "lines": [list(row) for row in trace.top(10)],
         "allocator": {name: vars(one) | {"lost": one.lost} for name, one in found.items()},
     }  # fmt: skip
-    lines = columns(
-        [(show_size(n), category, line) for line, category, n in trace.top()], ("bytes", "", "line")
-    )
+    rows = [(show_size(n), category, line) for line, category, n in trace.top()]
     said = columns(list(found.items()), ("allocator", "(emulated)"))
-    result("\n\n".join((trace.table(), lines, said)), plain, as_json)
+    result("\n\n".join((trace.table(), columns(rows, ("bytes", "", "line")), said)), plain, as_json)
+    if picture is not None:
+        from llmkit.show.memory_timeline import memory_timeline
+
+        memory_timeline(trace).savefig(picture)
     if snapshot is not None:
-        write_snapshot(trace, snapshot, next(iter(alloc), ""), scale=scale)
-        next_command(f"python -m torch.cuda._memory_viz stats {snapshot}")
-    else:
-        next_command(f"llmkit memory {run} --snapshot memory.pickle")
+        write_snapshot(trace, snapshot, alloc[0] if alloc else "", scale=scale)
+    after = f"python -m torch.cuda._memory_viz stats {snapshot}" if snapshot else ""
+    next_command(after or f"llmkit memory {run} --snapshot memory.pickle")

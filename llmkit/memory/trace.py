@@ -79,6 +79,16 @@ class Trace:
                 held.pop(~event)
         return [self.allocations[index] for index in held]
 
+    def timeline(self) -> dict[str, list[int]]:
+        """Bytes of each category after each event; a storage has one category from birth to death."""
+        lines: dict[str, list[int]] = {category: [0] for category in CATEGORIES}
+        for event in self.events:
+            one = self.allocations[event if event >= 0 else ~event]
+            for category, line in lines.items():
+                signed = one.size if event >= 0 else -one.size
+                line.append(line[-1] + signed * (category == one.category))
+        return {category: line[1:] for category, line in lines.items()}
+
     def holders(self, *by: str, at: int | None = None) -> Counter[tuple[str, ...]]:
         """Bytes at the peak by any of `module`, `category`, `phase` and `line`."""
         held: Counter[tuple[str, ...]] = Counter()

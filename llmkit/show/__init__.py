@@ -9,6 +9,7 @@ from llmkit.show import plots
 from llmkit.show.cockpit import Cockpit, cockpit
 from llmkit.show.drift_lab import DriftLab, drift_lab
 from llmkit.show.film_strip import FilmStrip, film_strip
+from llmkit.show.memory_timeline import memory_timeline
 from llmkit.show.number_line import NumberLine, number_line
 from llmkit.show.report import write_report
 from llmkit.show.scale_lab import ScaleLab, scale_lab
@@ -24,6 +25,7 @@ __all__ = [
     "cockpit",
     "drift_lab",
     "film_strip",
+    "memory_timeline",
     "number_line",
     "plots",
     "scale_lab",

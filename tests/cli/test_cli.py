@@ -64,6 +64,7 @@ SURFACE = {
         "--json",
         "--limit",
         "--optimizer",
+        "--picture",
         "--precision",
         "--scale",
         "--seq",

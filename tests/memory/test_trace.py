@@ -58,6 +58,13 @@ def test_the_trace_adds_up_to_what_was_measured(traced):
     )
 
 
+def test_the_timeline_adds_up_to_what_is_live_at_every_event(traced):
+    trace, peak = traced
+    lines = trace.timeline()
+    assert [sum(column) for column in zip(*lines.values(), strict=True)] == trace.live
+    assert {name: line[trace.peak_at] for name, line in lines.items()} == peak.by_category
+
+
 def test_every_birth_comes_before_its_death_and_there_is_one_of_each(traced):
     trace, _ = traced
     births = [e for e in trace.events if e >= 0]

@@ -1,4 +1,4 @@
-"""Protects the film strip: every frame is the allocator's state, and its twin says what the panel says.
+"""Protects the pictures of memory: each frame is the allocator's state, each height what was live.
 
 pytest tests/show/test_film_strip.py
 """
@@ -13,6 +13,7 @@ from llmkit.errors import ConfigError
 from llmkit.memory import CachingAllocator, record, replay
 from llmkit.memory.strip import Frame, film
 from llmkit.show.film_strip import SETTINGS, film_strip
+from llmkit.show.memory_timeline import memory_timeline
 
 MIB = 2**20
 
@@ -65,3 +66,13 @@ def test_the_twin_says_what_the_panel_says_and_a_knob_is_a_function(trace):
     with pytest.raises(ConfigError, match="no setting"):
         strip.turn(settings="split:1")
     assert repr(strip) == f"<film strip of {len(trace.events)} events>"
+
+
+def test_the_timeline_is_as_high_as_the_peak_and_names_it(trace):
+    (axes,) = memory_timeline(trace).axes
+    tops = [path.vertices[:, 1].max() for area in axes.collections for path in area.get_paths()]
+    assert max(tops) == pytest.approx(max(trace.live) / MIB)
+    assert axes.texts[0].get_text() == f"peak {max(trace.live) / MIB:.2f} MiB"
+    assert [line.get_xdata()[0] for line in axes.lines] == [trace.steps[0]]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[::-1] == [name for name, line in trace.timeline().items() if any(line)]
