@@ -38,7 +38,7 @@ def compare(
     change_dollars: Annotated[float, typer.Option(help="What the change costs once.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Two jobs side by side: what b saves, when the change is earned, which assumption turns a verdict."""
+    """Two jobs under the limits of a: what b saves, when the change is earned, what turns a verdict."""
     from llmkit.cost import as_text
     from llmkit.cost import compare as weigh
 

@@ -120,8 +120,8 @@ def compare(a: Job, b: Job, limits: Limits | None = None, *, change_dollars: flo
         change_dollars: what it costs once to change from a to b: people, experiments.
 
     Returns:
-        The two estimates; dollars saved a run with an interval: shared uncertainty (price, and utilisation
-        where both are unmeasured on one kind of machine) cancels, the rest does not.
+        The two estimates, and dollars saved a run. Its interval is what the ASSUMPTIONS, one at a time and
+        for both jobs, make of it; utilisation and price, where both jobs share them, only scale it.
     """
     limits = limits or Limits()
     left, right = run_cost(a), run_cost(b)

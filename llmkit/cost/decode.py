@@ -82,7 +82,13 @@ def decode_latency(
 def prefill_latency(
     model: Mapping[str, Any] | object, machine: str, *, prompt: int, batch: int = 1, tp: int = 1
 ) -> Quantity:
-    """Milliseconds until the first token: the whole prompt through the model, causal attention."""
+    """Milliseconds until the first token: the whole prompt through the model, causal attention.
+
+    Raises:
+        ConfigError: prompt, batch or tp below 1.
+    """
+    if min(prompt, batch, tp) < 1:
+        raise ConfigError(f"prompt {prompt}, batch {batch}, tp {tp}", expected="each at least 1")
     s = shape_of(model)
     each = 2 * block_matrices(s) + 2 * s.layers * s.heads * s.head_dim * prompt
     flops = batch * (prompt * each + 2 * s.width * s.vocab_size)

@@ -21,6 +21,10 @@ from llmkit.cost.tables import table
 from llmkit.errors import ConfigError, closest
 
 SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+POSITIVE = (
+    "gradient_bytes", "messages", "loader_tokens_per_s", "mixture_share", "dollars_per_gpu_hour",
+    "gpu_hours_per_failure", "save_s", "restart_s",
+)  # fmt: skip
 PRECISIONS = ("bf16", "fp16", "fp8")
 
 
@@ -59,8 +63,11 @@ class Job:
 
     def __post_init__(self):
         for field in ("tokens", "gpus", "batch", "micro_batch", "tp", "pp", "interleave", "gpus_per_node"):
-            if not getattr(self, field) >= 1:
+            if not 1 <= getattr(self, field) < math.inf:
                 raise ConfigError(f"{field} is {getattr(self, field)}", expected=f"{field} >= 1")
+        for field in POSITIVE:
+            if (value := getattr(self, field)) is not None and not value > 0:
+                raise ConfigError(f"{field} is {value}", expected=f"{field} > 0")
         self.hardware.peak(self.precision)
         for field, known in (("precision", PRECISIONS), ("recompute", POLICIES), ("zero", (0, 1, 2, 3))):
             if getattr(self, field) not in known:

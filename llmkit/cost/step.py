@@ -10,6 +10,7 @@ than all of that. Left out: stage-to-stage transfers, stragglers, the optimizer'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -139,7 +140,7 @@ def calibrated(job: Job, measured_s: Sequence[float]) -> Job:
     Raises:
         ConfigError: no step, one that took no time, or one faster than the peak or than the network allows.
     """
-    if not measured_s or not min(measured_s) > 0:
+    if not measured_s or not all(0 < seconds < math.inf for seconds in measured_s):
         raise ConfigError(f"measured steps are {list(measured_s)}", expected="seconds, each above 0")
     mean = fmean(measured_s)
     mfu(job, mean)

@@ -54,6 +54,8 @@ def test_a_prompt_takes_more_than_its_share_of_tokens():
 def test_nonsense_is_refused():
     with pytest.raises(ConfigError, match="batch 0"):
         decode_latency(LLAMA, "A100-SXM-80", batch=0)
+    with pytest.raises(ConfigError, match="prompt 0, batch 1"):
+        prefill_latency(LLAMA, "H100-SXM", prompt=0)
     with pytest.raises(ConfigError, match="unknown scaling law `hofmann`"):
         compute_optimal(1e20, "hofmann")
     with pytest.raises(ConfigError, match="flops is -1"):

@@ -109,7 +109,7 @@ def test_calibration_tightens_the_interval():
     assert width(gpu_hours(found)) < width(gpu_hours(job)) / 3
 
 
-@pytest.mark.parametrize("steps", [[], [0.0], [-1.0], [float("nan")]])
+@pytest.mark.parametrize("steps", [[], [0.0], [-1.0], [float("nan")], [9.0, float("inf")]])
 def test_steps_that_took_no_time_are_refused(steps):
     with pytest.raises(ConfigError, match="measured steps are"):
         calibrated(job_of(BASE), steps)
