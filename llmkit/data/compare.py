@@ -80,6 +80,10 @@ class Change:
     p: float  # chance that anything in its family, in any shard, gets a |z| as large without drift
     limit: float  # |z| above which that chance is at most alpha / 2
 
+    def told(self, value: float, sign: str = "") -> str:
+        """One of its numbers as text: a share in percent, a ratio such as bytes a token as it is."""
+        return f"{value:{sign}.2f}" if self.name in FEATURES[-2:] else f"{value:{sign}.3%}"
+
 
 @dataclass(frozen=True)
 class Comparison:

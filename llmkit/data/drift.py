@@ -158,8 +158,8 @@ def verdict_lines(report: Report, found: Comparison) -> list[str]:
     ]
     for c in (*found.classes[:5], *found.subwords[:8]):
         lines.append(
-            f"    {c.name}: {c.here:.3%} here, {c.there:.3%} there, change {c.low:+.3%} to {c.high:+.3%}, "
-            f"z {c.z:+.1f}, p {c.p:.4f}"
+            f"    {c.name}: {c.told(c.here)} here, {c.told(c.there)} there, "
+            f"change {c.told(c.low, '+')} to {c.told(c.high, '+')}, z {c.z:+.1f}, p {c.p:.4f}"
         )
     if report.carriers:
         lines.append("    most in documents " + ", ".join(map(str, report.carriers)))

@@ -135,7 +135,7 @@ def bar(change: Change, planted: bool) -> dict[str, Any]:
     size, limit = abs(change.z), change.limit
     says = (
         f"z {change.z:+.1f} {'beyond' if size > limit else 'within'} chance, limit {limit:.1f}; "
-        f"{change.here:.3%} here, {change.there:.3%} there"
+        f"{change.told(change.here)} here, {change.told(change.there)} there"
     )
     length = {"z": size, "limit": limit, "beyond": size > limit}
     return {"name": change.name, "says": says, "planted": planted} | length
