@@ -6,6 +6,10 @@ pytest tests/lab/test_memory_laws.py
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,3 +130,31 @@ def test_a_loss_that_is_summed_keeps_no_activation_unless_backward_does(tiny_run
             live = [counted.live for _ in steps]
         grown.append(live[-1] - live[2])
     assert grown[0] <= 3 * 512 and grown[1] > 3 * 5 * MIB
+
+
+def test_a_cache_of_keys_and_values_that_ends_with_its_sequence_is_no_leak(tiny_run):
+    """Legitimate growth: after every step a token is decoded, the cache of 16 grows by it, and starts anew."""
+    from llmkit.diagnose import Chart
+    from llmkit.train import train
+
+    run, told, cache = tiny_run(steps=60, batch=2), [], []
+    run.sinks.append(told.append)
+    with watch(run):
+        records = []
+        for record in train(run):
+            records.append(record)
+            with torch.no_grad():
+                keys_and_values = run.model.blocks[0].attention.qkv(torch.zeros(2, 1, 64))[..., 64:].clone()
+            cache = [*cache, keys_and_values][-(record.step % 16) - 1 :]
+    kept = [event.data["kept"] for event in told if event.kind == "memory"]
+    assert sum(b > a for a, b in pairwise(kept[3:])) > 40  # it grows at most steps
+    assert diagnose(Chart.of(records, None, told, {})).healthy
+
+
+def test_the_script_for_a_device_says_that_it_needs_one():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "allocator_on_gpu.py"
+    if torch.cuda.is_available():
+        assert subprocess.run([sys.executable, script]).returncode == 0
+    else:
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (3, "needs a CUDA device: nothing was compared\n")
