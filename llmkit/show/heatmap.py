@@ -17,7 +17,7 @@ from llmkit.lab.stability import MapCell, StabilityMap
 from llmkit.show.figure import Figure
 
 MOST_NUMBERS = 60  # cells; of larger grids the numbers stand in the table alone
-TOP = 1.5  # nats above the lowest loss: brighter does not get
+TOP = 1.0  # nats above the lowest loss: brighter does not get
 SIGNS = {"diverged": "×", "exploded": "^"}  # with the count of seeds
 
 
