@@ -188,3 +188,46 @@ def test_fp32_is_exactly_the_plain_model(tiny_run):
         assert _get_current_function_mode() is None
     assert (run.precision.emulated, run.precision.why) == (False, "exact")
     assert ModelConfig().dropout == 0.0
+
+
+OPERATIONS = {  # of docs/precision.md
+    "linear": lambda h: F.linear(h, h),
+    "matmul": lambda h: h @ h.T,
+    "scaled_dot_product_attention": lambda h: F.scaled_dot_product_attention(h[None], h[None], h[None]),
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "add": lambda h: torch.add(h, h),
+    "mul": lambda h: torch.mul(h, h),
+    "cat": lambda h: torch.cat((h, h)),
+    "softmax": lambda h: torch.softmax(h, -1),
+    "log_softmax": lambda h: torch.log_softmax(h, -1),
+    "layer_norm": lambda h: F.layer_norm(h, h.shape[-1:]),
+    "rms_norm": lambda h: F.rms_norm(h, h.shape[-1:]),
+    "exp": torch.exp,
+    "pow": lambda h: torch.pow(h, 2),
+    "sum": torch.sum,
+    "cumsum": lambda h: torch.cumsum(h, 0),
+    "linalg_vector_norm": torch.linalg.vector_norm,
+    "nll_loss": lambda h: F.nll_loss(h, torch.zeros(len(h), dtype=torch.long)),
+    "mse_loss": lambda h: F.mse_loss(h, h),
+}
+
+
+def parity_row(name, operation):
+    """Types from fp16 operands: by CUDA's lists, by our emulation, by the CPU's own autocast."""
+    cuda = "fp32" if name in FLOAT32 else "fp16"  # in LOWER, or in no list: the operands' type
+    with EmulatedAutocast(torch.float16) as mode:
+        ours = "fp16" if is_half(operation(mode.half(torch.rand(6, 6)))) else "fp32"
+    with torch.autocast("cpu", dtype=torch.float16):
+        cpu = "fp16" if operation(torch.rand(6, 6).half()).dtype == torch.float16 else "fp32"
+    return f"| `{name}` | {cuda} | {ours} | {cpu} |"
+
+
+def test_the_parity_table_of_the_docs_is_computed_and_ours_is_cudas():
+    rows = [parity_row(name, operation) for name, operation in OPERATIONS.items()]
+    page = (Path(__file__).parents[2] / "docs/precision.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("| `")] == rows
+    for row in rows:
+        cuda, ours = row.split(" | ")[1:3]
+        assert cuda == ours, row
+    assert any(row.endswith("fp32 | fp32 | fp16 |") for row in rows)  # the reason for emulating
