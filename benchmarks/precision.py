@@ -1,6 +1,6 @@
 """What fp16 costs on a CPU: a step in fp32, in emulated bf16 and fp16, and one forward and backward in native fp16.
 
-    python benchmarks/precision.py [--rounds 12] [--config laptop] [--json]
+    python benchmarks/precision.py [--rounds 12] [--config laptop] [--no-native] [--json]
 
 The kinds take turns within each round, in an order that rotates; each figure is the median over rounds of the
 ratio to fp32 within the round, in CPU time. Goal at `laptop()`: emulated fp16 at most 1.25 of fp32. Native is
@@ -36,11 +36,11 @@ def native(run):
         yield loss.item()
 
 
-def measure(name: str, rounds: int, steps: int) -> dict:
+def measure(name: str, rounds: int, steps: int, with_native: bool = True) -> dict:
     """Interleaved rounds; medians of the ratios to fp32, their quartiles, and fp32's seconds a step."""
     base = named(name, steps=10**6, threads=torch.get_num_threads(), save_every=0)
     dataset = open_dataset(base.data, vocab_size=base.model.vocab_size)
-    kinds = ("fp32", "bf16", "fp16", "native fp16")
+    kinds = ("fp32", "bf16", "fp16", "native fp16")[: 4 if with_native else 3]
     cfgs = {kind: named(name, steps=10**6, precision=kind if kind in kinds[:3] else "fp32") for kind in kinds}
     runs = {kind: build(cfg, dataset=dataset) for kind, cfg in cfgs.items()}
     loops = {kind: native(run) if kind == "native fp16" else train(run) for kind, run in runs.items()}
@@ -70,9 +70,10 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--config", choices=("laptop", "tiny"), default="laptop")
+    parser.add_argument("--native", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    found = measure(chosen.config, chosen.rounds, chosen.steps)
+    found = measure(chosen.config, chosen.rounds, chosen.steps, chosen.native)
     if chosen.json:
         print(json.dumps(found))
     else:
