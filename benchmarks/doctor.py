@@ -142,7 +142,10 @@ def table(found: dict) -> str:
 
 def by_fault(found: dict) -> str:
     """Markdown: a row per fault."""
-    lines = ["| fault | code | by the log alone | with probes | another finding beside it |", "|---|---|---|---|---|"]
+    lines = [
+        "| fault | code | by the log alone | with probes | another finding beside it |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in sorted(found["faults"].items(), key=lambda item: item[1]["code"]):
         counts = " | ".join(f"{row[key]} of {row['runs']}" for key in ("alone", "probed", "beside"))
         lines.append(f"| `{name}` | {row['code']} | {counts} |")
