@@ -45,7 +45,7 @@ def changed(config, change: dict):
     )
 
 
-def remedies(rounds: int, steps: int = 4) -> None:
+def remedies(rounds: int, steps: int = 2) -> None:
     """Interleaved rounds, CPU time of a step relative to the first of the round; the median."""
     small = laptop(data="generated", model__vocab_size=512, threads=1, save_every=0, steps=10_000)
     runs = {name: build(changed(small, change)) for name, change in REMEDIES.items()}
