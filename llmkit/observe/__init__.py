@@ -8,6 +8,7 @@ with Recorder(folder).attached(run):
 
 from llmkit.observe.activations import Activations
 from llmkit.observe.base import Observer
+from llmkit.observe.exponents import Exponents
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
 from llmkit.observe.postmortem import oom_event
@@ -19,6 +20,7 @@ from llmkit.observe.tokens import Tokens, token_share
 __all__ = [
     "PROBES",
     "Activations",
+    "Exponents",
     "Gradients",
     "Observer",
     "Recorder",
