@@ -6,14 +6,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
 from llmkit.cli.out import columns, next_command, result
 from llmkit.errors import ConfigError, LLMKitError
-
-GIB = 1024**3
 
 
 def rehearsal(
@@ -41,9 +40,10 @@ def rehearsal(
         found, context = rehearse(what, card=gpu, **options), longest_context(what.model, gpu)
         more = [] if found.fits else remedies(what, found, **options)
     plain = {
-        "name": found.name, "parameters": found.parameters, "emulated": True, "peak": found.peak,
-        "limit": found.limit, "fits": found.fits, "headroom": found.headroom, "died": found.died,
-        "kinds": found.kinds, "remedies": [vars(remedy) | {"cost": remedy.cost} for remedy in more],
+        "name": found.name, "parameters": found.parameters, "emulated": True, "peak": asdict(found.peak),
+        "limit": found.limit, "fits": found.fits, "headroom": found.headroom,
+        "died": found.died and asdict(found.died),
+        "kinds": found.kinds, "remedies": [asdict(remedy) | {"cost": remedy.cost} for remedy in more],
         "longest_context_when_serving": context,
     }  # fmt: skip
     result(_text(found, more, gpu), plain, as_json)
@@ -57,25 +57,23 @@ def _again(more: list[Any]) -> str:
 
 
 def _text(found: Any, more: list[Any], gpu: str) -> str:
+    from llmkit.memory import show_size
+
     peak, place = found.peak, found.peak.module or "no module"
     lines = [
         f"{found.name}: {found.parameters:,} parameters; two steps rehearsed, nothing allocated (emulated)",
-        f"peak {_gib(peak.bytes)} in {peak.phase}, `{place}`; {gpu} has {_gib(found.limit)}: "
-        + (f"fits, {_gib(found.headroom)} left" if found.fits else f"{_gib(-found.headroom)} too much"),
-        "", columns([(k, _gib(v)) for k, v in peak.by_category.items() if v], ("at the peak", "")),
-        "", columns([(k, _gib(v)) for k, v in found.kinds.items()], ("most at once", "")),
+        f"peak {show_size(peak.bytes)} in {peak.phase}, `{place}`; {gpu} has {show_size(found.limit)}: "
+        + f"{show_size(abs(found.headroom))} {'left, it fits' if found.fits else 'too much'}",
+        "", columns([(k, show_size(v)) for k, v in peak.by_category.items() if v], ("at the peak", "")),
+        "", columns([(k, show_size(v)) for k, v in found.kinds.items()], ("most at once", "")),
     ]  # fmt: skip
     if found.died:
-        where, what = found.died.module or "no module", _gib(found.died.requested_bytes)
+        where, what = found.died.module or "no module", show_size(found.died.requested_bytes)
         lines += ["", f"would die in {found.died.phase}, `{where}`, asking for {what}"]
     if more:
-        rows = [(r.name, _gib(r.peak), "fits" if r.fits else "no", r.cost) for r in more]
+        rows = [(r.name, show_size(r.peak), "fits" if r.fits else "no", r.cost) for r in more]
         lines += ["", columns(rows, ("what would help", "peak", "", "cost"))]
     return "\n".join(lines)
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB"
 
 
 def _tokens(batch: int, seq: int) -> tuple:
