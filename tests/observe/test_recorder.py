@@ -210,7 +210,7 @@ def test_running_out_of_memory_is_noted_on_the_way_out(small_run, tmp_path):
     assert (event.kind, event.step, event.says) == ("oom", 2, "out of memory with 2 sequences at once")
     assert event.data == {
         "module": "", "phase": "", "requested_bytes": 0, "live_bytes": 0, "limit_bytes": 0, "by_category": {},
-        "emulated": False, "micro_batch": 2,
+        "emulated": False, "micro_batch": 2, "tokens": 64,
     }  # fmt: skip
     assert [d.step for d in details(folder)] == [0, 1]
     assert (run.observers, run.sinks) == ([], [])
@@ -240,7 +240,7 @@ def test_what_a_budget_knows_is_told(small_run):
     )  # fmt: skip
     event = oom_event(run, out_of_memory(facts))
     assert event.says == "out of memory in `blocks.1.mlp` (backward) with 4 sequences at once (emulated)"
-    assert event.data == vars(facts) | {"micro_batch": 4}
+    assert event.data == vars(facts) | {"micro_batch": 4, "tokens": 64}
 
 
 # ---------------------------------------------------------------------------------------------------- manners

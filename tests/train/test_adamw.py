@@ -61,8 +61,9 @@ def test_the_default_is_torchs_to_the_last_bit(foreach, decay):
     assert equal(after(ours(weight_decay=decay)), after(torchs))
 
 
-def test_fused_rounds_a_few_elements_of_a_thousand_the_other_way_and_no_moment():
-    """Why a run with torch's fused AdamW and one with this file part at the seventh digit."""
+def test_fused_rounds_some_elements_the_other_way_and_no_moment():
+    """Why a run with torch's fused AdamW and one with this file part at the seventh digit; how many of 100,000
+    elements differ depends on the processor (fewer than 500 and 5,000 were seen)."""
     stream = torch.Generator().manual_seed(1)
     start, grad = (torch.randn(100_000, generator=stream) * size for size in (0.02, 1e-3))
     ends, moments = [], []
@@ -74,7 +75,6 @@ def test_fused_rounds_a_few_elements_of_a_thousand_the_other_way_and_no_moment()
         ends.append(weight.detach())
         moments.append(optimizer.state[weight])
     assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[0])
-    assert 0 < (ends[0] != ends[1]).float().mean() < 0.005
     assert ((ends[0] - ends[1]).abs() <= 2 * torch.finfo(torch.float32).eps * ends[0].abs() + 1e-9).all()
 
 
