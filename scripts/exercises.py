@@ -1,11 +1,11 @@
-"""One hand-written source per exercise; its notebook and its solution are made from it and never edited.
+"""One hand-written text per exercise; its notebook and its solution are made from it and never edited.
 
-The source is a Python file in the percent format (`# %%`, `# %% [markdown]`, optional `tags=["solution"]`).
+The text is a Python file in the percent format (`# %%`, `# %% [markdown]`, optional `tags=["solution"]`).
 What stands between `# BEGIN SOLUTION: about 5 lines` and `# END SOLUTION` becomes a stub `...  # about 5
 lines` in the exercise, or nothing where no size is given; a cell tagged `solution` stands only in the
 solution.
 
-    python scripts/exercises.py exercises_src/01_loss_scaler.py     # writes exercises/ and solutions/
+    python scripts/exercises.py exercises_src/01_loss_scaler     # writes exercises/ and solutions/
 """
 
 from __future__ import annotations
@@ -151,17 +151,17 @@ def execute(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
     return run
 
 
-def write(source: Path, root: Path) -> tuple[Path, Path]:
-    """Write exercises/NAME.ipynb and solutions/NAME.ipynb under `root` from `source`.
+def write(folder: Path, root: Path) -> tuple[Path, Path]:
+    """Write exercises/NAME.ipynb and solutions/NAME.ipynb under `root` from `folder`/text.py.
 
     Raises:
-        GradeError: the source cannot be parsed or is no exercise of the catalog.
+        GradeError: the text cannot be parsed or is no exercise of the catalog.
         StorageError: a notebook cannot be written.
     """
     from llmkit.grade.exercise import load
 
-    name = source.stem
-    exercise, solution = notebooks(source.read_text(encoding="utf-8"), name, load(name).version)
+    name, version = folder.name, load(folder.name).version
+    exercise, solution = notebooks((folder / "text.py").read_text(encoding="utf-8"), name, version)
     targets = root / "exercises" / f"{name}.ipynb", root / "solutions" / f"{name}.ipynb"
     write_whole(targets[0], as_text(exercise))
     write_whole(targets[1], as_text(execute(solution, root)))
@@ -170,5 +170,6 @@ def write(source: Path, root: Path) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        for written in write(Path(argument), Path(argument).resolve().parent.parent):
+        folder = Path(argument).resolve()
+        for written in write(folder, folder.parent.parent):
             print(written)

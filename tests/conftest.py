@@ -8,7 +8,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("llmkit", deadline=None)  # seconds are a busy machine's, not the code's
+hypothesis.settings.load_profile("llmkit")
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,11 @@ def _check(found: Any, function: Callable[..., Any]) -> None:
     from llmkit.grade.report import details
     from llmkit.grade.verdict import NOT_ATTEMPTED, PASS
 
-    verdict = check_public(found.task(_name(function)), function)
+    task = found.task(_name(function))
+    if not task.public:
+        print(f"{task.name} has no public example: `llmkit grade exercises/{found.name}.ipynb` judges it")
+        return
+    verdict = check_public(task, function)
     if verdict.status == PASS:
         print(f"PASS  {verdict.task}: {verdict.says}")
     elif verdict.status == NOT_ATTEMPTED:

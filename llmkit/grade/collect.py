@@ -16,7 +16,7 @@ from typing import Any
 
 MIME = "application/vnd.llmkit.answers"  # carries text: only the strict reader outside the kernel parses it
 MAX_VALUES = 20_000  # numbers in one tensor of an answer
-MAX_DEPTH = 8  # lists within lists
+MAX_DEPTH = 8  # lists and dicts within lists and dicts
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def nested(flat: list, shape: tuple[int, ...]) -> Any:
 
 
 def pack(value: Any, depth: int = 0) -> Any:
-    """Plain JSON for numbers, strings, lists, tuples and tensors; `{"type": name}` for anything else.
+    """Plain JSON for numbers, strings, lists, tuples, dicts and tensors; `{"type": name}` for anything else.
 
     Subclasses lose their class here: an `int` whose `__eq__` always says yes arrives as the number it holds.
     """
@@ -56,6 +56,8 @@ def pack(value: Any, depth: int = 0) -> Any:
         return str.__str__(value)[:1000]
     if isinstance(value, (list, tuple)) and depth < MAX_DEPTH:
         return [pack(item, depth + 1) for item in value]
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        return {"dict": [[pack(key, depth + 1), pack(item, depth + 1)] for key, item in dict.items(value)]}
     if isinstance(value, Tensor):
         return _pack_tensor(value.values, value.shape, value.dtype)
     return _pack_array(value)
@@ -101,6 +103,8 @@ def unpack(wire: Any, torch: Any = None) -> Any:
         return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[wire["float"]]
     if "type" in wire:
         return Other(str(wire["type"]))
+    if "dict" in wire:  # in order, keys as they were: text, numbers, None
+        return {_key(unpack(key, torch)): unpack(item, torch) for key, item in wire["dict"]}
     values, shape, dtype = (
         [unpack(v) for v in wire["tensor"]],
         tuple(map(int, wire["shape"])),
@@ -111,6 +115,10 @@ def unpack(wire: Any, torch: Any = None) -> Any:
     if torch is None:
         return Tensor(tuple(values), shape, dtype)
     return torch.tensor(values, dtype=getattr(torch, dtype)).reshape(shape)
+
+
+def _key(key: Any) -> Any:
+    return repr(key) if isinstance(key, (list, dict, Tensor, Other)) else key
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""An exercise is data: tasks, inputs, references, judges, hints. Its text is `exercises_src/NN_name.py`.
+"""An exercise is data: tasks, inputs, references, judges, hints, in a folder of `exercises_src/`.
 
-The one idea: a task's reference and input generators live in `llmkit/grade/exercises/`, which does not exist
-inside the sandbox, and run only when every process of the learner's is dead.
+The one idea: a folder holds one exercise whole. `text.py` is what the learner reads; `tasks.py` has
+references, judges and input generators; `planted.py` wrong and right solutions that the judges are tried on.
+None of it is inside the sandbox, and a reference runs only when every process of the learner's is dead.
 
     loss_scaler = load("01_loss_scaler")
     loss_scaler.task("update").public[0].inputs
@@ -12,15 +13,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import random
+import re
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from llmkit.errors import GradeError, closest
 from llmkit.grade.collect import driver, pack
 
-CATALOG = {"01_loss_scaler": "loss_scaler"}  # exercise -> module in llmkit/grade/exercises/
+ROUNDS = ("phone screen", "coding", "system design", "deep dive", "debrief")  # of an interview: row S24
 
 
 @dataclass(frozen=True, init=False)
@@ -72,6 +78,7 @@ class Task:
     hints: tuple[str, str, str]
     watch: tuple[str, ...] = ()
     drive: Callable[..., Any] | None = None
+    apart: bool = False  # asked in a kernel of its own: its inputs would answer another task
 
     @property
     def drive_source(self) -> str:
@@ -109,6 +116,9 @@ class Exercise:
     version: int  # raised when a task's contract changes; an older notebook is graded and told so
     title: str
     minutes: int
+    round: str  # of the interview it is asked in, one of ROUNDS
+    difficulty: int  # 1: recall; 2: several rules at once; 3: a design, or somebody else's bug
+    rows: tuple[str, ...]  # requirement rows it serves, "S5"
     tasks: tuple[Task, ...]
     predictions: dict[str, Prediction]
     hides: tuple[str, ...] = ()  # rooms of llmkit that hold the answer: absent from the sandbox
@@ -129,12 +139,36 @@ class Exercise:
         )
 
 
+@cache
+def catalog() -> dict[str, Path]:
+    """Exercise -> its folder, in order: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for sources in (package.parent / "exercises_src", package / "exercises_src"):
+        if sources.is_dir():
+            found = sorted(path.parent for path in sources.glob("[0-9][0-9]_*/tasks.py"))
+            return {folder.name: folder for folder in found}
+    return {}
+
+
+def source(name: str, part: str) -> ModuleType:
+    """`tasks` or `planted` of an exercise: the folder is a package, so its files may import one another.
+
+    Raises:
+        GradeError: no such exercise.
+    """
+    if name not in catalog():
+        raise GradeError(f"unknown exercise `{name}`", remedy=closest(name, catalog()))
+    package = f"llmkit_exercise_{re.sub(r'[^0-9a-z_]', '_', name)}"
+    if package not in sys.modules:
+        made = sys.modules[package] = ModuleType(package)
+        made.__path__ = [str(catalog()[name])]
+    return importlib.import_module(f"{package}.{part}")
+
+
 def load(name: str) -> Exercise:
     """The exercise of that name, with its references.
 
     Raises:
         GradeError: there is none.
     """
-    if name not in CATALOG:
-        raise GradeError(f"unknown exercise `{name}`", remedy=closest(name, CATALOG))
-    return importlib.import_module(f"llmkit.grade.exercises.{CATALOG[name]}").EXERCISE
+    return source(name, "tasks").EXERCISE

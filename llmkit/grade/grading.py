@@ -160,14 +160,16 @@ class Sitting:
         """Run until every task has answers or a trouble of its own, or the time is up."""
         until = time.monotonic() + examiner.limits.wall
         pending = [task.name for task in self.exercise.tasks]
-        for _ in range(MAX_RUNS):
+        apart = {task.name for task in self.exercise.tasks if task.apart}
+        for _ in range(MAX_RUNS + bool(apart)):
             cells = {i: cell for i, cell in enumerate(self.submission.cells) if i not in self.left_out}
-            jobs = {name: self.exercise.task(name).job(cases[name]) for name in pending}
+            asked = [name for name in pending if name not in apart] or pending
+            jobs = {name: self.exercise.task(name).job(cases[name]) for name in asked}
             nonce = secrets.token_hex(16)
             notebook, parameters = build(cells, jobs, nonce)
             wall = max(1.0, until - time.monotonic())
             run = examiner.run(notebook, parameters, hides=self.exercise.hides, wall=wall)
-            self._take(run, list(cells), pending, nonce)
+            self._take(run, list(cells), asked, nonce)
             pending = [name for name in pending if name not in self.answers and name not in self.troubles]
             if not pending or time.monotonic() >= until:
                 break

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmkit.errors import GradeError
-from llmkit.grade.exercise import CATALOG
+from llmkit.grade.exercise import catalog
 
 MAX_NOTEBOOK = 5 * 2**20  # bytes of a submitted file
 MAX_CODE = 200 * 2**10  # characters in all code cells; a syntax tree takes some 100 times the text
@@ -61,7 +61,7 @@ def read_submission(path: Path | str) -> Submission:
             remedy="choose the Python 3 kernel",
         )
     own = metadata.get("llmkit") if isinstance(metadata.get("llmkit"), dict) else {}
-    name = own.get("exercise") if own.get("exercise") in CATALOG else _by_file_name(path)
+    name = own.get("exercise") if own.get("exercise") in catalog() else _by_file_name(path)
     version = own.get("version") if type(own.get("version")) is int else 0
     cells = [
         _source(cell)
@@ -116,13 +116,13 @@ def _text(metadata: dict[str, Any], *keys: str) -> str:
 
 
 def _by_file_name(path: Path) -> str:
-    for name in CATALOG:
+    for name in catalog():
         if path.stem.startswith(name) or (path.stem[:2] == name[:2] and path.stem[2:3] == "_"):
             return name
     raise GradeError(
         f"`{path.name}` is no exercise of llmkit",
         expected="a notebook made from `exercises/`",
-        remedy="keep the start of its file name: " + ", ".join(f"`{name}`" for name in CATALOG),
+        remedy="keep the start of its file name: " + ", ".join(f"`{name}`" for name in catalog()),
     )
 
 

@@ -139,6 +139,8 @@ def show(value: Any) -> str:
         return repr(value) if len(repr(value)) <= 10 else f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(show(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{show(key)}: {show(item)}' for key, item in value.items())}}}"
     if isinstance(value, Tensor):
         return f"tensor({show(nested(list(value.values), value.shape))})"
     return repr(value)

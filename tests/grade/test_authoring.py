@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from llmkit.errors import GradeError
-from llmkit.grade.exercise import CATALOG, load
+from llmkit.grade.exercise import catalog, load
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = sorted(CATALOG)
+NAMES = list(catalog())
 
 spec = importlib.util.spec_from_file_location("llmkit_authoring", ROOT / "scripts" / "exercises.py")
 author = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # a dataclass looks itself up there
@@ -25,7 +25,7 @@ spec.loader.exec_module(author)
 
 
 def source(name: str) -> str:
-    return (ROOT / "exercises_src" / f"{name}.py").read_text(encoding="utf-8")
+    return (ROOT / "exercises_src" / name / "text.py").read_text(encoding="utf-8")
 
 
 def committed(folder: str, name: str) -> dict:
@@ -42,7 +42,7 @@ def printed(notebook: dict) -> str:
 
 
 def test_every_source_is_in_the_catalog_and_every_exercise_has_its_three_files():
-    assert sorted(path.stem for path in (ROOT / "exercises_src").glob("*.py")) == NAMES
+    assert sorted(path.name for path in (ROOT / "exercises_src").glob("*_*")) == NAMES
     for folder in ("exercises", "solutions"):
         assert sorted(path.stem for path in (ROOT / folder).glob("*.ipynb")) == NAMES
 
@@ -150,8 +150,9 @@ def test_marks_that_do_not_pair_are_refused_with_the_line(text, words):
 
 
 def test_a_source_that_is_no_exercise_writes_nothing(tmp_path):
-    path = tmp_path / "09_unknown.py"
-    path.write_text("# %%\nx = 1\n")
+    folder = tmp_path / "99_unknown"
+    folder.mkdir()
+    (folder / "text.py").write_text("# %%\nx = 1\n")
     with pytest.raises(GradeError):
-        author.write(path, tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
+        author.write(folder, tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]

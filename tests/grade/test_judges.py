@@ -1,569 +1,89 @@
-"""Protects: the references are what torch does; every planted wrong solution is refused, for the intended
-reason.
+"""Protects: every grader refuses its planted wrong solutions, each for its own reason, and accepts right ones.
 
-pytest tests/grade/test_judges.py
+pytest tests/grade/test_judges.py -k 01_loss
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import random
 
 import pytest
-import torch
 
-from llmkit.grade.collect import unpack
-from llmkit.grade.exercise import CATALOG, load
-from llmkit.grade.exercises.loss_scaler.scale import FP32_MAX, drive_update, update_once
+from llmkit.grade.exercise import ROUNDS, catalog, load, source
 from llmkit.grade.verdict import ERROR, FAIL, PASS, judge
 
-EXERCISE = load("01_loss_scaler")
 HIDDEN_DRAWS = 3  # a wrong solution must fail on every draw of hidden inputs, a right one pass on every
 
 
-def verdict_of(function, task: str, seed: int = 0, public: bool = True):
-    found = EXERCISE.task(task)
-    cases = [*(found.public if public else ()), *found.hidden(random.Random(seed))]
-    return judge(found, cases, found.call(function, cases))
-
-
-# --------------------------------------------------------------------------------------------- the oracle
-
-
-@pytest.mark.parametrize("interval", [1, 2, 3])
-def test_the_reference_update_is_gradscaler_on_every_pattern_of_eight_steps(interval):
-    for pattern in itertools.product([False, True], repeat=8):
-        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=interval)
-        scaler.scale(torch.zeros(1))  # makes its state
-        mine = drive_update(update_once, pattern, 1024.0, 2.0, 0.5, interval)
-        for overflow, (scale, good_steps) in zip(pattern, mine, strict=True):
-            torch._amp_update_scale_(
-                scaler._scale, scaler._growth_tracker, torch.tensor([float(overflow)]), 2.0, 0.5, interval
-            )
-            assert (scaler.get_scale(), scaler._get_growth_tracker()) == (scale, good_steps)
-
-
-def test_the_reference_update_stops_growing_where_torch_does():
-    scale, tracker = torch.tensor(2.0**127), torch.tensor(0, dtype=torch.int32)
-    torch._amp_update_scale_(scale, tracker, torch.tensor([0.0]), 2.0, 0.5, 1)
-    assert update_once(2.0**127, 0, False, interval=1) == (scale.item(), tracker.item()) == (2.0**127, 0)
-    assert torch.finfo(torch.float32).max == FP32_MAX
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_reference_unscale_is_gradscaler_unscale(seed):
-    task = EXERCISE.task("unscale")
-    for case in [*task.public, *task.hidden(random.Random(seed))]:
-        grads = [unpack(grad, torch) for grad in case.packed()["grads"]]
-        scaler = torch.amp.GradScaler("cpu", init_scale=case.inputs["scale"])
-        parameters = [torch.zeros_like(grad).requires_grad_() for grad in grads if grad is not None]
-        for parameter, grad in zip(parameters, (g for g in grads if g is not None), strict=True):
-            parameter.grad = grad
-        want = task.reference(**case.inputs)
-        if parameters:
-            optimizer = torch.optim.SGD(parameters, lr=1.0)
-            scaler.scale(torch.zeros(1))
-            scaler.unscale_(optimizer)
-            found = any(v.item() for v in scaler._found_inf_per_device(optimizer).values())
-            assert found == want.value
-            afterwards = [list(map(float, p.grad.flatten())) for p in parameters]
-            mine = [list(g.values) for g in want.args["grads"] if g is not None]
-            assert repr(afterwards) == repr(mine)  # by repr, so that NaN equals NaN
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_reference_clip_is_torch_clip_grad_norm(seed):
-    task = EXERCISE.task("clip_after_unscale")
-    for case in [*task.public, *task.hidden(random.Random(seed))]:
-        parameters = []
-        for wire in case.packed()["grads"]:
-            parameters.append(torch.zeros(()).requires_grad_())
-            if wire is not None:
-                grad = unpack(wire, torch)
-                parameters[-1] = torch.zeros_like(grad).requires_grad_()
-                parameters[-1].grad = grad / case.inputs["scale"]
-        want = task.reference(**case.inputs)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, case.inputs["max_norm"])
-        assert norm.item() == pytest.approx(want.value, rel=1e-5)
-        for parameter, mine in zip(parameters, want.args["grads"], strict=True):
-            if mine is not None:
-                assert parameter.grad.flatten().tolist() == pytest.approx(mine.values, rel=1e-4)
-
-
-def test_the_predicted_number_of_overflows_is_what_torch_takes_to_reach_zero():
-    scale, tracker, overflows = torch.tensor(65536.0), torch.tensor(0, dtype=torch.int32), 0
-    while scale.item() > 0:
-        torch._amp_update_scale_(scale, tracker, torch.tensor([1.0]), 2.0, 0.5, 2000)
-        overflows += 1
-    assert EXERCISE.predictions["overflows until zero"].answer == overflows == 166
-
-
-def test_at_scale_zero_torch_steps_and_the_weights_become_nan():
-    weight = torch.ones(1, requires_grad=True)
-    optimizer = torch.optim.SGD([weight], lr=0.1)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-    scaler.scale((weight * 2).sum()).backward()
-    scaler._scale.fill_(0.0)
-    weight.grad.zero_()  # what the backward pass of a loss times 0 leaves
-    scaler.step(optimizer)
-    assert math.isnan(weight.item())
-
-
-# ------------------------------------------------------------------------------------------ wrong solutions
-
-
-def _unscale(overflowed, divide, none=True):
-    def unscale(grads, scale):
-        found = False
-        for grad in grads:
-            if grad is None and none:
-                continue
-            found = overflowed(found, grad)
-            divide(grad, scale)
-        return found
-
-    return unscale
-
-
-def _isfinite(grad):
-    return bool(torch.isfinite(grad).all())
-
-
-def early_return(grads, scale):
-    for grad in grads:
-        if grad is not None:
-            if not _isfinite(grad):
-                return True
-            grad.div_(scale)
-    return False
-
-
-def out_of_place(grads, scale):
-    present = [grad for grad in grads if grad is not None]
-    copies = [grad / scale for grad in present]
-    return not all(map(_isfinite, copies))
-
-
-def replaces_the_list(grads, scale):
-    found = not all(_isfinite(grad) for grad in grads if grad is not None)
-    grads[:] = [torch.zeros(1) if grad is None else grad / scale for grad in grads]
+def planted(kind: str) -> list:
+    """(exercise, task, name or number) of every planted solution."""
+    found = []
+    for exercise in catalog():
+        for task, solutions in getattr(source(exercise, "planted"), kind).items():
+            names = solutions if isinstance(solutions, dict) else range(len(solutions))
+            found += [pytest.param(exercise, task, name, id=f"{exercise} {task}: {name}") for name in names]
     return found
 
 
-def skips_on_overflow(grads, scale):
-    found = not all(_isfinite(grad) for grad in grads if grad is not None)
-    for grad in grads:
-        if grad is not None and not found:
-            grad.div_(scale)
-    return found
+def verdict_of(function, task, seed: int, public: bool = True):
+    cases = [*(task.public if public else ()), *task.hidden(random.Random(seed))]
+    return judge(task, cases, task.call(function, cases))
 
 
-def adds_first(grads, scale):
-    total = sum(grad.sum() for grad in grads if grad is not None)
-    for grad in grads:
-        if grad is not None:
-            grad.div_(scale)
-    return not math.isfinite(float(total))
-
-
-def zeroes_the_bad(grads, scale):
-    found = not all(_isfinite(grad) for grad in grads if grad is not None)
-    for grad in grads:
-        if grad is not None:
-            grad.div_(scale).nan_to_num_(0.0, 0.0, 0.0)
-    return found
-
-
-def _keep(found, grad):
-    return found or not _isfinite(grad)
-
-
-def _div(grad, scale):
-    grad.div_(scale)
-
-
-WRONG_UNSCALE = {
-    "multiplies": (_unscale(_keep, lambda g, s: g.mul_(s)), "divide"),
-    "does not divide": (_unscale(_keep, lambda g, s: None), "divide"),
-    "out of place": (out_of_place, "divide"),
-    "replaces the list": (replaces_the_list, "form"),
-    "returns at the first overflow": (early_return, "all"),
-    "leaves all alone on overflow": (skips_on_overflow, "all"),
-    "zeroes what overflowed": (zeroes_the_bad, "all"),
-    "sees the last gradient only": (_unscale(lambda f, g: not _isfinite(g), _div), "overflow"),
-    "misses nan": (_unscale(lambda f, g: f or bool(torch.isinf(g).any()), _div), "overflow"),
-    "misses inf": (_unscale(lambda f, g: f or bool(torch.isnan(g).any()), _div), "overflow"),
-    "misses -inf": (
-        _unscale(lambda f, g: f or bool((g == math.inf).any()) or bool(torch.isnan(g).any()), _div),
-        "overflow",
-    ),
-    "any instead of all": (_unscale(lambda f, g: f or not bool(torch.isfinite(g).any()), _div), "overflow"),
-    "always False": (_unscale(lambda f, g: False, _div), "overflow"),
-    "adds up first": (adds_first, "finite"),
-    "calls 65504 an overflow": (
-        _unscale(lambda f, g: _keep(f, g) or bool((g.abs() > 65504).any()), _div),
-        "finite",
-    ),
-    "says finite, not overflow": (lambda grads, scale: not _unscale(_keep, _div)(grads, scale), "finite"),
-    "returns nothing": (lambda grads, scale: _unscale(_keep, _div)(grads, scale) and None, "bool"),
-    "returns a count": (lambda grads, scale: int(_unscale(_keep, _div)(grads, scale)), "bool"),
-    "crashes on None": (_unscale(_keep, _div, none=False), ""),
-}
-
-
-def _update(**changed):
-    """The right rule with one part replaced: each argument is a function of what that part sees."""
-
-    def update(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
-        part = {
-            "on_overflow": lambda s, n: (s * backoff, 0),
-            "due": lambda n: n + 1 == interval,
-            "on_growth": lambda s, n: (s * growth if s * growth <= FP32_MAX else s, 0),
-            "on_good": lambda s, n: (s, n + 1),
-        } | {name: rule(growth, backoff, interval) for name, rule in changed.items()}
-        if overflow:
-            return part["on_overflow"](scale, good_steps)
-        return part["on_growth" if part["due"](good_steps) else "on_good"](scale, good_steps)
-
-    return update
-
-
-WRONG_UPDATE = {
-    "keeps the count after an overflow": (
-        _update(on_overflow=lambda g, b, i: lambda s, n: (s * b, n)),
-        "restart",
-    ),
-    "counts the overflow": (_update(on_overflow=lambda g, b, i: lambda s, n: (s * b, 1)), "restart"),
-    "keeps the scale on overflow": (_update(on_overflow=lambda g, b, i: lambda s, n: (s, 0)), "backoff"),
-    "halves whatever backoff says": (_update(on_overflow=lambda g, b, i: lambda s, n: (s / 2, 0)), "backoff"),
-    "divides by backoff": (_update(on_overflow=lambda g, b, i: lambda s, n: (s / b, 0)), "backoff"),
-    "grows on overflow": (_update(on_overflow=lambda g, b, i: lambda s, n: (s * g, 0)), "backoff"),
-    "grows one step late": (_update(due=lambda g, b, i: lambda n: n == i), "growth"),
-    "grows one step early": (_update(due=lambda g, b, i: lambda n: n + 2 >= i), "hold"),
-    "grows at every good step": (_update(due=lambda g, b, i: lambda n: True), "hold"),
-    "never grows": (_update(due=lambda g, b, i: lambda n: False), "growth"),
-    "doubles whatever growth says": (
-        _update(on_growth=lambda g, b, i: lambda s, n: (s * 2 if s * 2 <= FP32_MAX else s, 0)),
-        "growth",
-    ),
-    "adds growth": (_update(on_growth=lambda g, b, i: lambda s, n: (s + g, 0)), "growth"),
-    "keeps the count after a growth": (
-        _update(on_growth=lambda g, b, i: lambda s, n: (s * g if s * g <= FP32_MAX else s, n + 1)),
-        "regrow",
-    ),
-    "grows without bound": (_update(on_growth=lambda g, b, i: lambda s, n: (s * g, 0)), "bound"),
-    "bounds at 2**24": (_update(on_growth=lambda g, b, i: lambda s, n: (min(s * g, 2.0**24), 0)), "bound"),
-    "keeps the count at the bound": (
-        _update(on_growth=lambda g, b, i: lambda s, n: (s * g, 0) if s * g <= FP32_MAX else (s, n + 1)),
-        "regrow",
-    ),
-    "does not count": (_update(on_good=lambda g, b, i: lambda s, n: (s, n)), "count"),
-    "returns the scale alone": (lambda s, n, o, g, b, i: s * b if o else s, "form"),
-    "returns the pair turned round": (lambda *a: update_once(*a)[::-1], "form"),
-    "returns text": (lambda *a: tuple(map(str, update_once(*a))), "form"),
-}
-
-
-def _floored(rule):
-    def update_with_floor(scale, good_steps, overflow, floor=1.0, growth=2.0, backoff=0.5, interval=2000):
-        new, count = update_once(scale, good_steps, overflow, growth, backoff, interval)
-        return rule(scale, new, count, overflow, floor)
-
-    return update_with_floor
-
-
-WRONG_FLOOR = {
-    "has no floor": (_floored(lambda s, new, n, o, f: (new, n, bool(o and new <= f))), "floor"),
-    "floors at 1.0 always": (_floored(lambda s, new, n, o, f: (max(new, 1.0), n, o and new <= f)), "floor"),
-    "keeps the scale when the back-off would pass the floor": (
-        _floored(lambda s, new, n, o, f: (s if new < f else new, n, o and new <= f)),
-        "floor",
-    ),
-    "never reports": (_floored(lambda s, new, n, o, f: (max(new, f), n, False)), "report"),
-    "reports only below the floor": (
-        _floored(lambda s, new, n, o, f: (max(new, f), n, o and new < f)),
-        "report",
-    ),
-    "reports only the arrival": (
-        _floored(lambda s, new, n, o, f: (max(new, f), n, o and new <= f and s > f)),
-        "report",
-    ),
-    "reports every overflow": (_floored(lambda s, new, n, o, f: (max(new, f), n, bool(o))), "quiet"),
-    "reports while at the floor": (_floored(lambda s, new, n, o, f: (max(new, f), n, new <= f)), "quiet"),
-    "keeps the count at the floor": (
-        _floored(lambda s, new, n, o, f: (max(new, f), 1 if o and new <= f else n, o and new <= f)),
-        "rule",
-    ),
-    "forgets to grow above the floor": (
-        _floored(lambda s, new, n, o, f: (max(min(new, s), f), n, o and new <= f)),
-        "rule",
-    ),
-    "returns two values": (_floored(lambda s, new, n, o, f: (max(new, f), n)), "form"),
-    "reports a number": (_floored(lambda s, new, n, o, f: (max(new, f), n, int(o and new <= f))), "form"),
-}
-
-
-def _clip(norm_of, factor_of, before=None, after=None, result=lambda norm, clipped: norm):
-    def clip_after_unscale(grads, scale, max_norm):
-        present = [grad for grad in grads if grad is not None]
-        if before:
-            before(present, scale)
-        norm = norm_of(present)
-        for grad in present:
-            grad.mul_(factor_of(norm, max_norm))
-        if after:
-            after(present, scale)
-        return result(norm, _norm(present))
-
-    return clip_after_unscale
-
-
-def _unscale_all(grads, scale):
-    for grad in grads:
-        grad.div_(scale)
-
-
-def _norm(grads):
-    return math.sqrt(sum(float(grad.double().square().sum()) for grad in grads))
-
-
-def _factor(norm, max_norm):
-    return min(1.0, max_norm / norm) if norm else 1.0
-
-
-def one_by_one(grads, scale, max_norm):
-    present = [grad for grad in grads if grad is not None]
-    _unscale_all(present, scale)
-    norm = _norm(present)
-    for grad in present:
-        grad.mul_(_factor(_norm([grad]), max_norm))
-    return norm
-
-
-def clamps(grads, scale, max_norm):
-    present = [grad for grad in grads if grad is not None]
-    _unscale_all(present, scale)
-    norm = _norm(present)
-    for grad in present:
-        if norm > max_norm:
-            grad.clamp_(-max_norm, max_norm)
-    return norm
-
-
-def new_gradients(grads, scale, max_norm):
-    norm = _norm([grad / scale for grad in grads if grad is not None])
-    grads[:] = [grad / scale * _factor(norm, max_norm) for grad in grads if grad is not None]
-    return norm
-
-
-def crashes_on_none(grads, scale, max_norm):
-    _unscale_all(grads, scale)
-    norm = _norm(grads)
-    for grad in grads:
-        grad.mul_(_factor(norm, max_norm))
-    return norm
-
-
-WRONG_CLIP = {
-    "leaves out what is frozen": (new_gradients, "form"),
-    "clips, then unscales": (_clip(_norm, _factor, after=_unscale_all), "unscaled"),
-    "never unscales": (_clip(_norm, _factor), "unscaled"),
-    "returns the norm after clipping": (
-        _clip(_norm, _factor, before=_unscale_all, result=lambda norm, clipped: clipped),
-        "before",
-    ),
-    "adds the norms": (_clip(lambda g: sum(_norm([x]) for x in g), _factor, before=_unscale_all), "norm"),
-    "takes the largest norm": (
-        _clip(lambda g: max(_norm([x]) for x in g), _factor, before=_unscale_all),
-        "norm",
-    ),
-    "takes the largest element": (
-        _clip(lambda g: max(float(x.abs().max()) for x in g), _factor, before=_unscale_all),
-        "norm",
-    ),
-    "forgets the root": (_clip(lambda g: _norm(g) ** 2, _factor, before=_unscale_all), "norm"),
-    "takes the mean square": (
-        _clip(lambda g: _norm(g) / math.sqrt(sum(x.numel() for x in g)), _factor, before=_unscale_all),
-        "norm",
-    ),
-    "clips each gradient alone": (one_by_one, "clip"),
-    "clamps the elements": (clamps, "clip"),
-    "never clips": (_clip(_norm, lambda n, m: 1.0, before=_unscale_all), "clip"),
-    "clips to a hundredth": (
-        _clip(_norm, lambda n, m: 0.01 * m / n if n > m else 1.0, before=_unscale_all),
-        "clip",
-    ),
-    "stretches small gradients": (
-        _clip(_norm, lambda n, m: m / n if n else 1.0, before=_unscale_all),
-        "leave",
-    ),
-    "returns nothing": (_clip(_norm, _factor, before=_unscale_all, result=lambda *_: None), "number"),
-    "crashes on None": (crashes_on_none, ""),
-}
-
-WRONG = {"unscale": WRONG_UNSCALE, "update": WRONG_UPDATE, "update_with_floor": WRONG_FLOOR}
-WRONG["clip_after_unscale"] = WRONG_CLIP
-ALL_WRONG = [(task, name) for task, planted in WRONG.items() for name in planted]
-
-
-@pytest.mark.parametrize(("task", "name"), ALL_WRONG, ids=[f"{task}: {name}" for task, name in ALL_WRONG])
-def test_a_wrong_solution_is_refused_for_its_own_reason(task, name):
-    function, key = WRONG[task][name]
+@pytest.mark.parametrize("exercise, task, name", planted("WRONG"))
+def test_a_wrong_solution_is_refused_for_its_own_reason_and_by_hidden_inputs_alone(exercise, task, name):
+    function, key = source(exercise, "planted").WRONG[task][name]
+    task = load(exercise).task(task)
     for seed in range(HIDDEN_DRAWS):
-        verdict = verdict_of(function, task, seed)
-        if key:
-            assert (verdict.status, verdict.failing) == (FAIL, EXERCISE.task(task).properties[key].says)
-            assert verdict.asks == EXERCISE.task(task).properties[key].asks
-        else:
-            assert verdict.status == ERROR
-        assert verdict.example is not None, "every planted wrong solution has a public counter-example"
+        assert verdict_of(function, task, seed, public=False).status != PASS
+    verdict = verdict_of(function, task, seed=0)
+    if key:
+        assert (verdict.status, verdict.failing) == (FAIL, task.properties[key].says)
+        assert verdict.asks == task.properties[key].asks
+    else:
+        assert verdict.status == ERROR
+    assert verdict.example is not None or not task.public, "every planted wrong solution has a public counter-example"
 
 
-@pytest.mark.parametrize(("task", "name"), ALL_WRONG, ids=[f"{task}: {name}" for task, name in ALL_WRONG])
-def test_hidden_inputs_alone_refuse_it_too(task, name):
-    found = EXERCISE.task(task)
-    function, _ = WRONG[task][name]
-    for seed in range(HIDDEN_DRAWS):
-        cases = found.hidden(random.Random(seed))
-        answers = found.call(function, cases)
-        assert judge(found, cases, answers).status != PASS
-
-
-def test_every_task_has_eight_wrong_solutions_and_all_its_properties_are_reached():
-    for task in EXERCISE.tasks:
-        reached = {key for _, key in WRONG[task.name].values() if key}
-        assert len(WRONG[task.name]) >= 8
-        assert reached == set(task.properties)
-
-
-# ----------------------------------------------------------------------------------- right ones, other styles
-
-
-def unscale_foreach(grads, scale):
-    present = [grad for grad in grads if grad is not None]
-    if not present:
-        return False
-    found = not all(_isfinite(grad) for grad in present)
-    torch._foreach_mul_(present, 1.0 / scale)
-    return found
-
-
-def unscale_tensor_flag(grads, scale):
-    found = torch.zeros(1)
-    torch._amp_foreach_non_finite_check_and_unscale_(
-        [g for g in grads if g is not None], found, torch.tensor(1.0 / scale)
-    )
-    return found.bool()[0]
-
-
-def unscale_after(grads, scale):
-    found = False
-    for grad in filter(lambda g: g is not None, grads):
-        grad /= scale
-        found |= not torch.isfinite(grad).all().item()
-    return found
-
-
-def update_list(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
-    good_steps = 0 if overflow else good_steps + 1
-    if overflow:
-        scale *= backoff
-    elif good_steps >= interval:
-        good_steps = 0
-        scale = scale * growth if scale * growth < math.inf and scale * growth <= FP32_MAX else scale
-    return [scale, good_steps]
-
-
-def update_torch(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
-    scale, count = torch.tensor(float(scale)), torch.tensor(int(good_steps), dtype=torch.int32)
-    torch._amp_update_scale_(scale, count, torch.tensor([float(overflow)]), growth, backoff, interval)
-    return scale, count
-
-
-def update_float_count(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
-    scale, count = update_list(scale, good_steps, overflow, growth, backoff, interval)
-    return scale, float(count)
-
-
-def floor_clamped(scale, good_steps, overflow, floor=1.0, growth=2.0, backoff=0.5, interval=2000):
-    if overflow:
-        return max(floor, scale * backoff), 0, scale * backoff <= floor
-    return (*update_list(scale, good_steps, False, growth, backoff, interval), False)
-
-
-def floor_tensor_flag(*arguments):
-    scale, count, flag = floor_clamped(*arguments)
-    return [scale, count, torch.tensor(flag)]
-
-
-def floor_isclose(scale, good_steps, overflow, floor=1.0, growth=2.0, backoff=0.5, interval=2000):
-    scale, count = update_list(scale, good_steps, overflow, growth, backoff, interval)
-    scale = max(scale, floor)
-    return scale, count, bool(overflow) and math.isclose(scale, floor)
-
-
-def clip_torch(grads, scale, max_norm):
-    parameters = []
-    for grad in grads:
-        if grad is not None:
-            grad.div_(scale)
-            parameters.append(torch.zeros_like(grad).requires_grad_())
-            parameters[-1].grad = grad
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-
-def clip_flat(grads, scale, max_norm):
-    present = [grad for grad in grads if grad is not None]
-    for grad in present:
-        grad /= scale
-    norm = torch.cat([grad.flatten() for grad in present]).norm()
-    for grad in present:
-        grad *= min(1.0, max_norm / max(norm.item(), 1e-12))
-    return norm
-
-
-def clip_foreach(grads, scale, max_norm):
-    present = [grad for grad in grads if grad is not None]
-    torch._foreach_div_(present, scale)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present))).item()
-    torch._foreach_mul_(present, min(1.0, max_norm / (norm + 1e-6)))
-    return norm
-
-
-RIGHT = {
-    "unscale": [unscale_foreach, unscale_tensor_flag, unscale_after],
-    "update": [update_list, update_torch, update_float_count],
-    "update_with_floor": [floor_clamped, floor_tensor_flag, floor_isclose],
-    "clip_after_unscale": [clip_torch, clip_flat, clip_foreach],
-}
-
-
-@pytest.mark.parametrize(("task", "function"), [(task, f) for task, found in RIGHT.items() for f in found])
-def test_a_right_solution_in_another_style_passes(task, function):
-    for seed in range(4 * HIDDEN_DRAWS):
-        verdict = verdict_of(function, task, seed)
+@pytest.mark.parametrize("exercise, task, number", planted("RIGHT"))
+def test_a_right_solution_in_another_style_passes(exercise, task, number):
+    function = source(exercise, "planted").RIGHT[task][number]
+    for seed in range(2 * HIDDEN_DRAWS):
+        verdict = verdict_of(function, load(exercise).task(task), seed)
         assert verdict.status == PASS, verdict
 
 
-# ----------------------------------------------------------------------------------------------- the exercise
+@pytest.mark.parametrize("name", catalog())
+def test_every_task_has_eight_wrong_and_three_right_solutions_and_all_its_properties_are_reached(name):
+    found = source(name, "planted")
+    exercise = load(name)
+    assert set(found.WRONG) == set(found.RIGHT) == {task.name for task in exercise.tasks}
+    for task in exercise.tasks:
+        assert len(found.WRONG[task.name]) >= 8
+        assert len(found.RIGHT[task.name]) >= 3
+        assert {key for _, key in found.WRONG[task.name].values() if key} == set(task.properties)
 
 
-def test_every_exercise_of_the_catalog_loads_under_its_name_with_three_hints_a_task():
-    for name in CATALOG:
-        exercise = load(name)
-        assert exercise.name == name
-        assert all(len(set(task.hints)) == 3 for task in exercise.tasks)
+@pytest.mark.parametrize("name", catalog())
+def test_an_exercise_is_tagged_and_its_tasks_have_three_hints(name):
+    exercise = load(name)
+    assert exercise.name == name
+    assert exercise.round in ROUNDS
+    assert exercise.difficulty in (1, 2, 3)
+    assert 15 <= exercise.minutes <= 45
+    assert exercise.rows and all(row[0] in "SC" and row[1:].isdigit() for row in exercise.rows)
+    assert all(len(set(task.hints)) == 3 for task in exercise.tasks)
 
 
-def test_hidden_inputs_differ_from_draw_to_draw_and_repeat_with_the_seed():
-    for task in EXERCISE.tasks:
+@pytest.mark.parametrize("name", catalog())
+def test_hidden_inputs_differ_from_draw_to_draw_and_repeat_with_the_seed(name):
+    for task in load(name).tasks:
         draws = [repr(task.hidden(random.Random(seed))) for seed in (1, 2, 1)]
         assert draws[0] == draws[2] != draws[1]
 
 
-def test_the_driver_that_travels_knows_no_answer():
-    for task in EXERCISE.tasks:
-        assert not any(
-            word in task.drive_source for word in ("reference", "update_once", "floor_once", "backoff *")
-        )
+@pytest.mark.parametrize("name", catalog())
+def test_the_driver_that_travels_names_no_reference(name):
+    for task in load(name).tasks:
+        assert "reference" not in task.drive_source
+        assert task.reference.__name__ not in task.drive_source.replace(task.name, "")

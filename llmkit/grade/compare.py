@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from llmkit.grade.collect import Tensor
+from llmkit.grade.collect import Tensor, nested
 
 
 def fp32(value: float) -> float:
@@ -29,6 +29,38 @@ def close(got: Any, want: float, relative: float = 1e-5) -> bool:
     if not math.isfinite(want) or not math.isfinite(got):
         return got == want or (got != got and want != want)
     return abs(got - want) <= relative * abs(want)
+
+
+def agree(got: Any, want: Any, relative: float = 1e-5, absolute: float = 0.0) -> bool:
+    """Same structure, same text and flags, numbers to within `relative` or `absolute`, shapes alike.
+
+    A tuple is a list, a number may stand in a tensor of one element, an integer may come as a whole float; a
+    bool is only a bool, and a dtype is compared only by its kind (float, integer, bool).
+    """
+    got = number(got) if not isinstance(want, Tensor) else got
+    if isinstance(want, bool) or want is None or isinstance(want, str):
+        return type(got) is type(want) and got == want
+    if isinstance(want, (int, float)):
+        return close(got, want, relative) or _near(got, want, absolute)
+    if isinstance(want, (list, tuple)):
+        got = nested(list(got.values), got.shape) if isinstance(got, Tensor) else got
+        inside = isinstance(got, (list, tuple)) and len(got) == len(want)
+        return inside and all(agree(g, w, relative, absolute) for g, w in zip(got, want, strict=True))
+    if isinstance(want, dict):
+        inside = isinstance(got, dict) and set(got) == set(want)
+        return inside and all(agree(got[key], want[key], relative, absolute) for key in want)
+    if not isinstance(want, Tensor) or not isinstance(got, Tensor) or got.shape != want.shape:
+        return False
+    return _kind(got) == _kind(want) and agree(list(got.values), list(want.values), relative, absolute)
+
+
+def _near(got: Any, want: float, absolute: float) -> bool:
+    number = isinstance(got, (int, float)) and not isinstance(got, bool)
+    return number and math.isfinite(got) and abs(got - want) <= absolute
+
+
+def _kind(tensor: Tensor) -> str:
+    return tensor.dtype.rstrip("0123456789").replace("bfloat", "float").replace("uint", "int")
 
 
 def number(value: Any) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from llmkit.grade.exercise import Exercise, Prediction
-from llmkit.grade.exercises.loss_scaler.gradients import CLIP, UNSCALE
-from llmkit.grade.exercises.loss_scaler.scale import FLOOR, UPDATE
+
+from .gradients import CLIP, UNSCALE
+from .scale import FLOOR, UPDATE
 
 EXERCISE = Exercise(
     name="01_loss_scaler",
     version=1,
     title="The loss scaler",
     minutes=30,
+    round="coding",
+    difficulty=2,
+    rows=("S5",),
     tasks=(UNSCALE, UPDATE, FLOOR, CLIP),
     predictions={
         "overflows until zero": Prediction(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from llmkit.grade.compare import close, number
 from llmkit.grade.exercise import Answer, Case, Property, Task
-from llmkit.grade.exercises.compare import close, number
 
 FP32_MAX = 3.4028234663852886e38
 

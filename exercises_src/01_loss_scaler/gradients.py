@@ -10,8 +10,7 @@ import random
 from typing import Any
 
 from llmkit.grade.collect import Tensor
-from llmkit.grade.exercise import Answer, Case, Property, Task
-from llmkit.grade.exercises.compare import (
+from llmkit.grade.compare import (
     all_close,
     close,
     map_grads,
@@ -21,6 +20,7 @@ from llmkit.grade.exercises.compare import (
     values,
     vector,
 )
+from llmkit.grade.exercise import Answer, Case, Property, Task
 
 # ------------------------------------------------------------------------------------------------- 1. unscale
 

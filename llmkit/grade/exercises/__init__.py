@@ -1,1 +1,0 @@
-"""References, hidden inputs and judges of the exercises: absent from the sandbox."""
