@@ -42,7 +42,9 @@ def test_a_wrong_solution_is_refused_for_its_own_reason_and_by_hidden_inputs_alo
         assert verdict.asks == task.properties[key].asks
     else:
         assert verdict.status == ERROR
-    assert verdict.example is not None or not task.public, "every planted wrong solution has a public counter-example"
+    assert verdict.example is not None or not task.public, (
+        "every planted wrong solution has a public counter-example"
+    )
 
 
 @pytest.mark.parametrize("exercise, task, number", planted("RIGHT"))
