@@ -12,6 +12,7 @@ largest token is looked for in the same buffer while it is in the cache, so that
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,23 @@ def examine(path: os.PathLike | str, progress: Callable[[int], None] | None = No
     found = [damage for reading in readings if (damage := _judge(folder, manifest, reading))]
     if _stamp(folder / MANIFEST) != before:
         found.append(_replaced(folder / MANIFEST))
+    found += _rivals(folder, manifest)
     return found or _contents(folder, manifest, readings)
+
+
+def _rivals(folder: Path, manifest: Manifest) -> list[Damage]:
+    """Other manifests in the folder that claim one of its shards: a build into a used folder leaves such."""
+    ours, found = {shard.name for shard in manifest.shards}, []
+    for path in sorted(folder.glob("*.json")):
+        if path.name in (MANIFEST, manifest.tokenizer.name):
+            continue
+        try:
+            claims = {shard["name"] for shard in json.loads(path.read_bytes())["shards"]}
+        except (OSError, ValueError, LookupError, TypeError):  # some other JSON file
+            continue
+        if both := sorted(ours & claims):
+            found.append(Damage(str(path), f"`{path}` is a second manifest that claims `{both[0]}`"))
+    return found
 
 
 def _stamp(path: Path | int) -> Stamp:

@@ -233,3 +233,11 @@ def test_another_tokenizer_is_found(copied):
 
     rewrite(copied, "tokenizer.json", change)
     assert verify(copied) == [f"`{copied / 'tokenizer.json'}` is not the tokenizer of this data set"]
+
+
+def test_a_second_manifest_that_claims_a_shard_is_found_and_other_json_is_let_be(copied, small):
+    (copied / "notes.json").write_text('{"shards": 3}')
+    assert verify(copied) == []
+    (copied / "old.json").write_bytes((copied / "manifest.json").read_bytes())
+    first = sorted(shard.name for shard in small.manifest.shards)[0]
+    assert verify(copied) == [f"`{copied / 'old.json'}` is a second manifest that claims `{first}`"]
