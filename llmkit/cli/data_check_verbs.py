@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from llmkit.cli.out import Json, columns, next_command, result, talk
+from llmkit.cli.data_verbs import made_of
+from llmkit.cli.out import Json, next_command, result, talk
 
 Paths = Annotated[
     list[Path], typer.Argument(help="Folders or files: .txt, .jsonl(.gz, .zst) (field text), .parquet.")
@@ -66,7 +67,7 @@ def build(
         progress=teller(),
     )
     facts = describe(out)
-    result(columns(facts.items(), ("what", "value")), facts, as_json)
+    result(made_of(facts), facts, as_json)
     next_command(
         f"llmkit train --set data={out} --set model__vocab_size={built.vocab_size} --out runs/{out.name}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,24 @@ def gigabytes() -> Callable[[int], None]:
             talk(f"{done // 10**9:,} GB read")
 
     return more
+
+
+def made_of(manifest: dict[str, Any]) -> str:
+    """A manifest as a table for people; `--json` has all of it."""
+    rows = [(name, manifest[name]) for name in ("path", "name", "digest", "parent", "tokenizer_digest")]
+    rows += [
+        ("vocabulary", f"{manifest['vocab_size']:,} tokens"),
+        ("documents", f"{manifest['documents']:,}"),
+    ]
+    for name, split in manifest["splits"].items():
+        shards = [shard for shard in manifest["shards"] if shard["split"] == name]
+        size = sum(shard["bytes"] for shard in shards) / 1e6
+        rows.append((name, f"{split['tokens']:,} tokens of {split['documents']:,} documents"))
+        rows.append(("", f"in {len(shards):,} shard{'s' * (len(shards) != 1)}, {size:,.1f} MB"))
+    for step in manifest["steps"]:
+        counts = f"{step['documents_in']:,} documents in, {step['documents_out']:,} out"
+        rows.append(("step", f"{step['name']} {step['version']}: {counts}"))
+    return columns(rows, ("what", "value"))
 
 
 @app.command(epilog="Example: llmkit data verify docstrings")
@@ -58,5 +76,5 @@ def show(
         result(f"document {found.id}, {found.source}\n\n{found.text}", plain, as_json)
     else:
         facts = describe(opened.path)
-        result(columns(facts.items(), ("what", "value")), facts, as_json)
+        result(made_of(facts), facts, as_json)
     next_command(f"llmkit data verify {dataset}")
