@@ -18,6 +18,7 @@ from llmkit.errors import ConfigError, closest
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 CHECKPOINTING = ("none", "selective", "full")
+MIXTURE = ("top_k", "expert_hidden", "capacity_factor", "balance_loss", "z_loss")  # mean nothing when dense
 OPTIMIZER = {  # what train/adamw.py lets one choose; the first of each is torch's
     "bias_correction": ("standard", "none", "delayed", "rectified"),
     "beta2_schedule": ("constant", "power"),
@@ -67,11 +68,25 @@ class ModelConfig:
     """Activation checkpointing: `none`, `selective` (products are kept) or `full` (block inputs are)."""
     loss_chunk: int | None = None
     """Positions whose logits are held at once; backward computes them again. None: all, once."""
+    experts: int = 0
+    """MLPs of each block among which a router chooses (train/moe.py). 0: a dense model, one MLP. 8 to 256."""
+    top_k: int = 1
+    """Experts that a token visits. 1 (Switch), 2 (Mixtral), 8 (DeepSeek-V3)."""
+    expert_hidden: int | None = None
+    """Hidden width of one expert. None: that of the MLP."""
+    capacity_factor: float | None = None
+    """Places of an expert over its even share of the tokens; those beyond it are dropped. None: dropless."""
+    balance_loss: float = 0.01
+    """Weight of the load-balance loss, per layer. Switch's 0.01; too small lets experts starve."""
+    z_loss: float = 0.001
+    """Weight of the router z-loss, per layer: keeps the router's logits small. ST-MoE's 0.001."""
 
     def __post_init__(self):
-        for name in ("vocab_size", "context", "layers", "width", "heads", "window", "loss_chunk"):
+        sizes = ("vocab_size", "context", "layers", "width", "heads", "window", "loss_chunk", "expert_hidden")
+        for name in (*sizes, "top_k"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
+        self._check_mixture()
         if self.width % self.heads:
             raise ConfigError(
                 f"heads ({self.heads}) do not divide width ({self.width})",
@@ -96,6 +111,17 @@ class ModelConfig:
             raise ConfigError(f"dropout is {self.dropout}", expected="0 <= dropout < 1")
         if not self.init_std > 0:
             raise ConfigError(f"init_std is {self.init_std}", expected="init_std > 0")
+
+    def _check_mixture(self) -> None:
+        for name in ("experts", "balance_loss", "z_loss"):
+            _at_least(name, getattr(self, name), 0)
+        if self.capacity_factor is not None and not self.capacity_factor > 0:
+            raise ConfigError(f"capacity_factor is {self.capacity_factor}", expected="above 0, or null")
+        for name in MIXTURE:
+            if not self.experts and getattr(self, name) != self.__dataclass_fields__[name].default:
+                raise ConfigError(f"{name} is {getattr(self, name)} in a dense model", remedy="set experts")
+        if self.experts and self.top_k > self.experts:
+            raise ConfigError(f"top_k ({self.top_k}) is above experts ({self.experts})")
 
     @property
     def head_dim(self) -> int:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmkit.train.config import ModelConfig
+from llmkit.train.moe import Experts, Router
 from llmkit.train.recompute import recomputed
 
 
@@ -132,6 +133,20 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
+class MoEBlock(Block):
+    """A block whose MLP is a mixture of experts (train/moe.py); gives the router's penalty beside x."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__(cfg)
+        self.router, self.mlp = Router(cfg), Experts(cfg)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        h = self.norm2(x)
+        route = self.router(h)
+        return x + self.dropout(self.mlp(h, route)), route.penalty
+
+
 class GPT(nn.Module):
     """Token ids in, one loss per target out.
 
@@ -154,7 +169,8 @@ class GPT(nn.Module):
             self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
             self.position = nn.Embedding(cfg.context, cfg.width) if cfg.position == "learned" else None
             self.dropout = nn.Dropout(cfg.dropout)
-            self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
+            kind = MoEBlock if cfg.experts else Block
+            self.blocks = nn.ModuleList(kind(cfg) for _ in range(cfg.layers))
             self.norm = make_norm(cfg, cfg.width)
             self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
         if generator is not None:
@@ -172,19 +188,26 @@ class GPT(nn.Module):
             elif p.dim() == 1:
                 p.fill_(1.0)
             else:
-                writes_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                writes_residual = name.endswith(("attention.out.weight", "mlp.down.weight", "mlp.down"))
                 scale = math.sqrt(2 * self.cfg.layers) if writes_residual else 1.0
                 p.normal_(0.0, self.cfg.init_std / scale, generator=generator)
 
     def hidden(self, x: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, C), normalised, ready for the head."""
+        return self.trunk(x)[0]
+
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`hidden`, and the sum of the routers' penalties; None without routers."""
         h = self.embed(x)
         if self.position is not None:
             h = h + self.position.weight[: x.shape[1]]
-        h = self.dropout(h)
+        h, penalties = self.dropout(h), []
         for block in self.blocks:
             h = recomputed(block, h, policy=self.cfg.checkpointing)
-        return self.norm(h)
+            if self.cfg.experts:
+                h, penalty = h
+                penalties.append(penalty)
+        return self.norm(h), sum(penalties) if penalties else None
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, T) token ids -> (B, T, V)."""
@@ -195,8 +218,12 @@ class GPT(nn.Module):
         return F.cross_entropy(self.head(h).flatten(0, -2), y.flatten(), reduction="none")
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        h, chunk = self.hidden(x), self.cfg.loss_chunk
+        (h, penalty), chunk = self.trunk(x), self.cfg.loss_chunk
         if chunk is None:
-            return self.losses(h, y).view(y.shape)
-        pieces = zip(h.flatten(0, 1).split(chunk), y.flatten().split(chunk), strict=True)
-        return torch.cat([recomputed(self.losses, *piece, policy="full") for piece in pieces]).view(y.shape)
+            losses = self.losses(h, y)
+        else:
+            pieces = zip(h.flatten(0, 1).split(chunk), y.flatten().split(chunk), strict=True)
+            losses = torch.cat([recomputed(self.losses, *piece, policy="full") for piece in pieces])
+        # the penalty's gradient without its value, on every target alike: what weighs and scales the losses
+        # (accumulation, ranks, loss scale) weighs and scales it too, and a loss remains a cross-entropy
+        return (losses if penalty is None else losses + (penalty - penalty.detach())).view(y.shape)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 JOB = Path(__file__).with_name("ranks.py")
-SCENARIOS = ("ragged", "nan_on_the_last_rank", "stop_on_the_last_rank", "saved_and_resumed")
+SCENARIOS = ("ragged", "mixture", "nan_on_the_last_rank", "stop_on_the_last_rank", "saved_and_resumed")
 
 
 def launch(out, ranks, *scenarios):
@@ -43,8 +43,9 @@ def outs(dataset, tmp_path_factory):
     return found
 
 
-def test_two_ranks_give_the_loss_of_one_process_with_unequal_shares(outs):
-    [one], two = answers(outs[1], "ragged", 1), answers(outs[2], "ragged", 2)
+@pytest.mark.parametrize("name", ["ragged", "mixture"])
+def test_two_ranks_give_the_loss_of_one_process_with_unequal_shares(outs, name):
+    [one], two = answers(outs[1], name, 1), answers(outs[2], name, 2)
     assert one["tokens"] == two[0]["tokens"] == 64 * 3 + 1 + 3 + 7 + 2 + 30
     for rank in two:
         assert rank["loss"] == pytest.approx(one["loss"], rel=1e-5)
