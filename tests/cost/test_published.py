@@ -36,7 +36,10 @@ def test_the_page_is_what_the_code_says_today():
     ("area", "most"),
     [
         ("parameters", 0.03),  # 1.7B is printed for 1.652B
-        ("MFU from measured throughput", 0.5),  # points
+        (
+            "MFU from measured throughput",
+            0.9,
+        ),  # points; MegaScale's sliding windows, counted as full attention
         ("days from measured TFLOP/s", 0.015),
         ("memory of activations", 0.001),
         ("activations of a policy", 0.2),  # points
@@ -58,6 +61,13 @@ def test_parameters_of_counts_that_were_not_rounded_are_exact():
 def test_llm_foundrys_utilisation_is_its_own_arithmetic():
     rows = [a for a in AREAS["MFU from measured throughput"] if "amp_bf16" in a.row or "xa100" in a.row]
     assert len(rows) == 114 and max(abs(a.error) for a in rows) <= 0.12
+
+
+def test_utilisation_of_korthikanti_is_met_within_half_a_point_and_megascales_within_one():
+    area = AREAS["MFU from measured throughput"]
+    megascale = [a for a in area if a.row.startswith("megascale")]
+    assert len(megascale) == 16 and max(abs(a.error) for a in megascale) <= 0.9
+    assert max(abs(a.error) for a in area if a not in megascale) <= 0.5
 
 
 def test_states_are_met_and_the_measured_drop_between_two_clusters_within_two_gibibytes():
@@ -122,9 +132,11 @@ def test_the_saving_of_a_mixture_lies_in_the_interval_and_flops_alone_do_not():
 def test_the_time_of_a_step_is_within_its_interval_as_often_as_it_says():
     rows = AREAS["time of a step"]
     chosen = [a for a in rows if a.family in ("megatron21", "mcore_h100")]
-    assert len(rows) - len(chosen) == 13 and cost_check.coverage(chosen) >= 0.70
+    assert len(rows) - len(chosen) == 29 and cost_check.coverage(chosen) >= 0.70
     assert cost_check.coverage([a for a in rows if a not in chosen]) >= 0.80
     assert cost_check.median_error(rows) < 0.20
+    later = [a for a in rows if a.family == "megascale24"]  # added when the model of a step was finished
+    assert len(later) == 16 and all(a.covered for a in later)
 
 
 def test_traps_are_flagged():
