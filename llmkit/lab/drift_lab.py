@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf, sqrt
+from math import inf
 
 import numpy as np
 
@@ -88,13 +88,10 @@ class Reading:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the power, from so few trials.
+        """95 % interval of the power, from so few trials (Wilson's, `lab.Share`)."""
+        from llmkit.lab.sweep import Share
 
-        Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-        """
-        n, z = len(self.trials), 1.96
-        middle, half = self.alarms + z * z / 2, z * sqrt(self.alarms * (1 - self.alarms / n) + z * z / 4)
-        return max(0.0, (middle - half) / (n + z * z)), min(1.0, (middle + half) / (n + z * z))
+        return Share(self.alarms, len(self.trials)).interval
 
 
 def again(world: World, reading: Reading, times: int) -> Reading:
