@@ -6,6 +6,7 @@ that it runs on real tensors and on fake ones alike, and one can be held against
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from llmkit.errors import ConfigError, closest
 from llmkit.memory.as_cuda import AsCuda
 from llmkit.memory.sizes import CARDS, parse_size
 from llmkit.train import GPT, RunConfig
+from llmkit.train.moe import Experts
 from llmkit.train.precision import DTYPES
 
 
@@ -95,6 +97,17 @@ def settle(model: nn.Module, dtype: torch.dtype | None = None) -> None:
                         empty = torch.empty(value.shape, dtype=kind)
                         known[value] = nn.Parameter(empty) if isinstance(value, nn.Parameter) else empty
                     held[name] = known[value]
+
+
+def deal_evenly(model: nn.Module) -> None:
+    """Routers choose by numbers, which fake tensors have not: each expert gets an even share of tokens."""
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.shares = functools.partial(_even, len(module.up))
+
+
+def _even(experts: int, choices: Tensor) -> list[int]:
+    return [len(range(first, len(choices), experts)) for first in range(experts)]
 
 
 def numbers(model: nn.Module) -> tuple[int, int, int]:

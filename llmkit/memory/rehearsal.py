@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from llmkit.errors import ConfigError, closest
 from llmkit.memory.budget import Budget
 from llmkit.memory.facts import OutOfMemory, Peak
-from llmkit.memory.job import OPTIMIZERS, Job, card_bytes, numbers, settle
+from llmkit.memory.job import OPTIMIZERS, Job, card_bytes, deal_evenly, numbers, settle
 from llmkit.memory.ledger import Block
 from llmkit.train import RunConfig
 
@@ -96,6 +96,8 @@ def rehearse(
         kernels: `cuda`, or `cpu` for what this processor would need.
         brief: make the moments from gradients out of nowhere and rehearse one whole step: half the time.
 
+    The experts of a mixture get even shares of the tokens.
+
     Not seen: workspaces inside kernels (cuBLAS, flash attention's fp32 sums in backward), the CUDA context
     (about half a gigabyte), fragmentation. The model is on one device.
 
@@ -109,6 +111,7 @@ def rehearse(
     with FakeTensorMode():
         model = job.make()
         settle(model, job.weights)
+        deal_evenly(model)
         counted = Rehearsing(limit, model, OPTIMIZERS[optimizer](list(model.parameters())))
         counted.perform(job, brief)
     parameters, block, whole = numbers(model)

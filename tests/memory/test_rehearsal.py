@@ -17,7 +17,7 @@ from torch import nn
 
 from llmkit.errors import ConfigError
 from llmkit.memory import measure
-from llmkit.memory.job import OPTIMIZERS, Job, numbers
+from llmkit.memory.job import OPTIMIZERS, Job, deal_evenly, numbers
 from llmkit.memory.rehearsal import KINDS, rehearse
 from llmkit.train import GPT, tiny
 
@@ -35,6 +35,7 @@ def allocated(cfg, optimizer: str) -> int:
     torch.set_num_threads(1)
     job = Job(cfg, None, None, "cpu")
     model = GPT(cfg.model, generator=torch.Generator().manual_seed(0))
+    deal_evenly(model)  # as the rehearsal does: who goes where needs numbers
     stepper = OPTIMIZERS[optimizer](list(model.parameters()))
     gc.collect()
     start = sum(p.numel() * 4 for p in model.parameters())
@@ -60,6 +61,8 @@ def allocated(cfg, optimizer: str) -> int:
         ({"precision": "bf16"}, "adamw"),
         ({"precision": "bf16", "batch": 8, "micro_batch": 4} | LLAMA, "adamw"),
         ({"loss_chunk": 32, "window": 16, "batch": 8}, "sgd"),
+        ({"experts": 4, "top_k": 2}, "adamw"),
+        ({"experts": 4, "capacity_factor": 0.5, "precision": "bf16", "checkpointing": "full"}, "adamw"),
     ],
 )
 def test_the_rehearsed_peak_is_what_the_allocator_hands_out(kw, optimizer):
