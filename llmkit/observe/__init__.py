@@ -14,6 +14,7 @@ from llmkit.observe.nonfinite import Site, Tracer, trace_nonfinite
 from llmkit.observe.postmortem import oom_event
 from llmkit.observe.probes import PROBES, probe
 from llmkit.observe.recorder import Recorder
+from llmkit.observe.routing import Routing
 from llmkit.observe.throughput import Throughput, throughput
 from llmkit.observe.tokens import Tokens, token_share
 
@@ -24,6 +25,7 @@ __all__ = [
     "Gradients",
     "Observer",
     "Recorder",
+    "Routing",
     "Site",
     "Throughput",
     "Tokens",

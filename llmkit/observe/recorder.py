@@ -28,6 +28,7 @@ from llmkit.observe.activations import Activations
 from llmkit.observe.gradients import Gradients
 from llmkit.observe.nonfinite import Tracer
 from llmkit.observe.postmortem import oom_event
+from llmkit.observe.routing import Routing
 from llmkit.observe.tokens import Tokens
 from llmkit.records import Detail, Event, StepRecord, StepTimes
 
@@ -40,10 +41,9 @@ class Recorder:
     It should be the last observer of a run, so that the times it writes include the others and the record it
     writes has what they added. Under several ranks each has one and rank 0 writes.
 
-    Cost: that of `Gradients` every step and of `Activations` every `every`-th, two short lines appended;
-        together
-    under 5 % of a `laptop()` step (benchmarks/loop.py). A non-finite step is traced, which takes some six
-    steps' time.
+    Cost: that of `Gradients` and `Routing` every step and of `Activations` every `every`-th, two short lines
+    appended; together under 5 % of a `laptop()` step (benchmarks/loop.py). A non-finite step is traced, which
+    takes some six steps' time.
 
     Args:
         folder: where to write. A caller that truncates a log on a rollback must do it through this same
@@ -57,7 +57,7 @@ class Recorder:
         self.folder = folder
         self.writes = (int(os.environ.get("RANK", 0)) if rank is None else rank) == 0
         self.gradients, self.activations, self.tracer = Gradients(every), Activations(every), Tracer()
-        self.tokens = Tokens()
+        self.tokens, self.routing = Tokens(), Routing()
         self.ring: deque[Detail] = deque(maxlen=ring)
         self._alarmed = False  # the step under way belongs to an alarm: its detail goes to disk too
         self._oom_at = -1  # step of the last event of kind "oom"
@@ -88,6 +88,7 @@ class Recorder:
     def close(self) -> None:
         """Take off hooks and close files. A recorder can be used again after it."""
         self.activations.close()
+        self.routing.close()
         self.folder.close()
 
     # ------------------------------------------------------------------------------------ observer and sink
@@ -95,6 +96,7 @@ class Recorder:
     def on_batch(self, run: Any) -> None:
         if self.writes:
             self.activations.on_batch(run)
+            self.routing.on_batch(run)
 
     def on_backward(self, run: Any) -> None:
         if self.writes:
@@ -108,7 +110,9 @@ class Recorder:
         self.tokens.on_step(run, record)
         self.gradients.on_step(run, record)
         self.activations.on_step(run, record)
-        detail = Detail(step=record.step, tensors=self.gradients.tensors, modules=self.activations.modules)
+        self.routing.on_step(run, record)
+        modules = self.activations.modules | self.routing.modules
+        detail = Detail(step=record.step, tensors=self.gradients.tensors, modules=modules)
         with self._lock:
             self._oom_at = -1
             self.ring.append(detail)

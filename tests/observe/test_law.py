@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmkit.folder import RunFolder
-from llmkit.observe import Activations, Gradients, Recorder, Tokens, Tracer
+from llmkit.observe import Activations, Gradients, Recorder, Routing, Tokens, Tracer
 from llmkit.observe.exponents import Exponents
 from llmkit.train import train
 
@@ -22,6 +22,7 @@ OBSERVERS = {
     "exponents": lambda folder: Exponents(),
     "tracer": lambda folder: Tracer(),
     "tokens": lambda folder: Tokens(),
+    "routing": lambda folder: Routing(),
     "recorder": lambda folder: Recorder(RunFolder(folder), every=2),
 }
 
@@ -36,6 +37,10 @@ SITUATIONS = {
         "precision": "bf16", "model__checkpointing": "selective", "model__window": 24, "model__loss_chunk": 100,
     },
     "bf16, recomputed blocks": {"precision": "bf16", "model__checkpointing": "full", "model__dropout": 0.1},
+    "a mixture of experts, recomputed": {
+        "precision": "fp16", "model__experts": 4, "model__top_k": 2, "model__capacity_factor": 1.0,
+        "model__checkpointing": "full", "model__dropout": 0.1, "micro_batch": 2,
+    },
     "every other option": {
         "precision": "fp16", "model__qk_norm": True, "model__kv_heads": 1, "model__position": "rotary",
         "model__norm": "rmsnorm", "model__activation": "swiglu", "model__tied": False, "model__bias": True,
