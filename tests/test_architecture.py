@@ -225,7 +225,7 @@ def test_importing_the_kit_or_its_command_line_loads_nothing_heavy(module):
 # -------------------------------------------------------------------------------------- how large it may grow
 
 TEXT = (".py", ".js", ".html", ".css")
-MODULE_LINES, FUNCTION_LINES, LOOP_LINES, KIT_LINES = 300, 45, 60, 16_000
+MODULE_LINES, FUNCTION_LINES, LOOP_LINES, KIT_LINES = 300, 45, 60, 17_000
 
 
 def count(path: Path) -> int:
@@ -294,8 +294,7 @@ def test_the_loop_fits_on_one_screen():
 
 def test_the_kit_stays_small():
     """In logical lines: neither to explain nor to wrap a call may cost room. Exercises stand beside the kit."""
-    kit = [path for path in sources() if "exercises" not in path.parts]
-    assert sum(map(statements, kit)) <= KIT_LINES
+    assert sum(map(statements, sources())) <= KIT_LINES
 
 
 def test_no_room_is_called_utils():
