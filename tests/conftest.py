@@ -8,8 +8,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import signal
+
 import hypothesis
 import pytest
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # so a shell starts what it runs in the background,
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # and so would every child that a test interrupts
 
 hypothesis.settings.register_profile("llmkit", deadline=None)  # seconds are a busy machine's, not the code's
 hypothesis.settings.load_profile("llmkit")

@@ -11,6 +11,11 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+WATCH = """() => {
+  const lab = document.querySelector(".llmkit-scale");
+  window.seen = [];
+  new MutationObserver(() => window.seen.push(lab.dataset.played)).observe(lab, { attributeFilter: ["data-played"] });
+}"""
 CELL = """
 from IPython.display import display
 from llmkit.observe.exponents import Exponents
@@ -48,9 +53,10 @@ def test_the_scale_is_dragged_and_a_policy_chases_the_limit(page):
     page.get_by_label("policy", exact=True).select_option("opt")
     page.wait_for_selector('.llmkit-scale[data-policy="opt"][data-played="12"]')
     assert page.locator(".llmkit-scale .outcome").inner_text().startswith("opt: ")
+    page.evaluate(WATCH)  # a step lasts a quarter of a second: to look for one from here would be a race
     page.get_by_text("play", exact=True).click()
-    page.wait_for_selector('.llmkit-scale[data-played="3"]')
-    page.wait_for_selector('.llmkit-scale[data-played="12"]')
+    page.wait_for_function("window.seen.at(-1) === '12'")
+    assert page.evaluate("window.seen") == [str(step) for step in range(1, 13)]
     assert page.errors == []
 
 
