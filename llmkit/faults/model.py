@@ -20,7 +20,11 @@ from torch.nn.functional import linear
 from llmkit.errors import FaultError
 from llmkit.faults.base import Fault, find_module
 
-WRITERS = ("attention.out.weight", "mlp.down.weight")  # matrices whose output is added to the residual stream
+WRITERS = (
+    "attention.out.weight",
+    "mlp.down.weight",
+    "mlp.down",
+)  # matrices whose output is added to the residual stream
 
 
 class ModuleFault(Fault):

@@ -19,21 +19,30 @@ from torch import nn
 from llmkit.observe.base import aside
 from llmkit.records import StepRecord
 
-WORST = {"load_max": max, "load_min": min, "unused": max, "dropped": max, "balance": max, "z": max}
+WORST = {
+    "load_max": max,
+    "load_min": min,
+    "unused": max,
+    "dropped": max,
+    "room": min,
+    "balance": max,
+    "z": max,
+}
 
 
 class Routing:
     """Adds to each record of a run with routers, over its layers: `router_load_max` and `router_load_min`,
     tokens of the fullest and the emptiest expert over an even share (1: even); `router_unused`, share of
     experts without a token; `router_dropped`, share of choices beyond capacity; `router_balance` and
-    `router_z`, the two losses without their weights; each the worst layer's. `router_layer` is the layer of
+    `router_z`, the two losses without their weights; `router_room`, places of an expert over an even share;
+    each the worst layer's. `router_layer` is the layer of
     `router_load_max`, counted from 0. Nothing for a dense model.
 
     A block that is recomputed in backward is counted twice, which changes no share. Cost: a few numbers an
     expert for each layer, one device sync a step.
 
     Attributes:
-        modules: mixture -> `load_max`, `load_min`, `unused`, `dropped`, `balance`, `z` of the last step.
+        modules: mixture -> the same of the last step, without `router_`.
     """
 
     def __init__(self):
@@ -54,12 +63,12 @@ class Routing:
         if not self._sums:
             return
         for name, sums in zip(self._sums, torch.stack([*self._sums.values()]).tolist(), strict=True):
-            *counts, dropped, balance, z, choices = sums
+            *counts, dropped, room, balance, z, choices = sums
             even = choices / len(counts)
             self.modules[name] = {
                 "load_max": max(counts) / even, "load_min": min(counts) / even,
                 "unused": counts.count(0.0) / len(counts), "dropped": dropped / choices,
-                "balance": balance / choices, "z": z / choices,
+                "room": room / even, "balance": balance / choices, "z": z / choices,
             }  # fmt: skip
         layers = list(self.modules.values())
         for key, worst in WORST.items():
@@ -77,7 +86,8 @@ class Routing:
         with aside(output.device):
             choices = route.chosen.numel()
             counts = (route.load.detach() * choices).round()
-            dropped = (counts - module.capacity(choices)).clamp(min=0).sum()
-            losses = choices * torch.stack((route.balance, route.z)).detach()
-            row = torch.cat((counts, dropped[None], losses, counts.sum()[None]))
+            room = torch.as_tensor(float(module.capacity(choices)), device=counts.device)
+            losses = [choices * loss.detach() for loss in (route.balance, route.z)]
+            rest = ((counts - room).clamp(min=0).sum(), room, *losses, counts.sum())
+            row = torch.cat((counts, torch.stack(rest)))
             self._sums[name] = row + self._sums.get(name, 0.0)

@@ -14,7 +14,7 @@ import math
 import pytest
 
 from llmkit.diagnose import RULES, diagnose
-from llmkit.diagnose.rules import architecture, scaling, schedule, updates
+from llmkit.diagnose.rules import architecture, routing, scaling, schedule, updates
 from llmkit.records import Event
 from llmkit.train import tiny
 from llmkit.train.optim import WarmupCosine
@@ -88,6 +88,21 @@ def lost(ward, at):
     for step in (5, 70):
         patient.change(step, skipped=True)
     return patient
+
+
+def mixture(ward, balance=lambda step: 1.02, dropped=lambda step: 0.0, room=8.0, steps=STEPS):
+    """Eight experts, two a token, whose routers are even unless said otherwise."""
+    patient = run_of(ward)
+    patient.facts["config"]["model"] |= {"experts": 8, "top_k": 2}
+    for step in range(steps):
+        seen = {"router_load_max": 2.0, "router_layer": 1.0, "router_unused": 0.0, "router_room": room,
+                "router_balance": balance(step), "router_dropped": dropped(step)}  # fmt: skip
+        patient.change(step, stats=patient.steps[step].stats | seen)
+    return patient
+
+
+def creeping(rate, first=40):
+    return lambda step: 1.02 + rate * max(0, step - first)
 
 
 def forgetful(ward):
@@ -170,6 +185,20 @@ BATTERY = {  # name -> (how to make it, code, or none, culprit, step)
     "lost after a skip": (lambda w: lost(w, 71), "LK313", "optimizer state", 71),
     "skips, nothing lost": (lambda w: lost(w, 0), ""),
     "mended": (forgetful, ""),
+    # routers
+    "even": (mixture, ""),
+    "collapse": (lambda w: mixture(w, creeping(0.04)), "LK315", "balance loss", 51),
+    "collapse from the start": (lambda w: mixture(w, creeping(0.05, 0)), "LK315", "balance loss", 10),
+    "uneven when young": (lambda w: mixture(w, lambda s: 1.25 if s in range(8, 20) else 1.02), ""),
+    "uneven for four steps": (lambda w: mixture(w, lambda s: 1.5 - 0.1 * abs(42 - s) if 39 < s < 45 else 1.0), ""),
+    "preferred": (lambda w: mixture(w, lambda s: 1.02 if s < 40 else 2.4 - 0.01 * (s - 40)), "LK316",
+                  "router scores", 40),
+    "preferred from the start": (lambda w: mixture(w, lambda s: 1.6), "LK316", "router scores", 0),
+    "preferred once": (lambda w: mixture(w, lambda s: 2.0 if s == 40 else 1.02), ""),
+    "preferred a little": (lambda w: mixture(w, lambda s: 1.02 if s < 40 else 1.27), ""),
+    "dropped": (lambda w: mixture(w, dropped=lambda s: 0.5, room=0.5), "LK317", "capacity factor", 0),
+    "dropped by the uneven": (lambda w: mixture(w, dropped=lambda s: 0.4, room=1.25), ""),
+    "little room, nothing dropped": (lambda w: mixture(w, dropped=lambda s: 0.02, room=0.98), ""),
 }  # fmt: skip
 
 
@@ -206,6 +235,13 @@ MUTANTS = {
     "any factor is a fault": (schedule, "JUMP", 0.1),
     "a rate must be exact": (schedule, "CLOSE", 1e-9),
     "no clock is fast": (schedule, "FASTEST", 1),
+    "any router is uneven": (routing, "UNEVEN", 1.1),
+    "a moment is for ever": (routing, "STAYS", 1),
+    "no router is": (routing, "UNEVEN", 3.0),
+    "one step is a span": (routing, "SPAN", 1),
+    "nothing jumps": (routing, "JUMP", 2.0),
+    "everything jumps": (routing, "JUMP", 0.0),
+    "only all is much": (routing, "LOST", 0.6),
 }
 
 

@@ -14,6 +14,9 @@ SETTINGS = {  # what a run must have so that a fault applies to it, at its steps
     "schedule-per-micro-batch": {"micro_batch": 4},
     "no-warmup": {"warmup": 8},
     "dropout-in-eval": {"model__dropout": 0.1},
+    "router-collapse": {"model__experts": 4},
+    "expert-imbalance": {"model__experts": 4},
+    "dropped-tokens": {"model__experts": 4},
     "long-sequence": {"model__position": "rotary"},
 }
 

@@ -36,12 +36,31 @@ def test_what_cannot_be_is_refused_word_for_word(tiny_run, asked, says):
 
 def test_no_step_means_the_next_one_and_no_end_means_what_the_fault_says(mixed_run):
     run = mixed_run(precision="fp16", micro_batch=4, warmup=20, model__dropout=0.1, model__position="rotary")
-    run.step = 5
-    spans = {name: (fault.at, fault.until) for name in FAULTS for fault in [apply(name, run)]}
+    mixture = mixed_run(model__experts=4)
+    run.step = mixture.step = 5
+    runs = {name: mixture if spec.factory.startswith("llmkit.faults.routing") else run
+            for name, spec in FAULTS.items()}  # fmt: skip
+    spans = {name: (fault.at, fault.until) for name in FAULTS for fault in [apply(name, runs[name])]}
     brief = {"nan-division", "fp16-overflow", "lr-glitch", "stalled-loader"}
     brief |= {"residual-growth", "optimizer-state-lost"}
     assert spans == {name: (5, 6 if name in brief else math.inf) for name in FAULTS}
     assert apply("oom", run, phase="optimizer").until == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "says"),
+    [
+        ("router-collapse", {"weight": 1.0}, "weight is 1: the routers would balance"),
+        ("expert-imbalance", {"expert": 4}, "expert 4 cannot be preferred by 2"),
+        ("expert-imbalance", {"bias": 0.0}, "expert 0 cannot be preferred by 0"),
+        ("dropped-tokens", {"factor": 1.0}, "factor is 1"),
+    ],
+)
+def test_a_router_fault_that_would_do_nothing_is_refused(tiny_run, name, where, says):
+    with pytest.raises(FaultError, match=says):
+        apply(name, tiny_run(model__experts=4), **where)
+    with pytest.raises(FaultError, match="this model has no routers\n  remedy: set model__experts"):
+        apply(name, tiny_run())
 
 
 def test_an_entry_is_a_factory(tiny_run):

@@ -195,9 +195,10 @@ def test_faults_come_off_in_any_order(mixed, names, order):
     from llmkit.train import build, tiny
 
     more = {"micro_batch": 4, "warmup": 4, "model__dropout": 0.1, "model__position": "rotary"}
-    run = build(tiny(steps=4, precision="fp16", **more), dataset=mixed)
+    run = build(tiny(steps=4, precision="fp16", model__experts=2, **more), dataset=mixed)
     before = trace(run)
-    faults = [apply(name, run, **({"limit": "1 GiB"} if name == "oom" else {})) for name in names]
+    where = {"oom": {"limit": "1 GiB"}, "fp16-overflow": {"module": "blocks.1.attention"}}
+    faults = [apply(name, run, **where.get(name, {})) for name in names]
     for fault in faults:
         fault.__enter__()
     order.shuffle(faults)

@@ -19,6 +19,7 @@ from llmkit.lab import finish, prepare
 from llmkit.observe import probe
 from llmkit.train import tiny
 
+MIXTURE = {"model__experts": 8, "model__top_k": 2, "model__expert_hidden": 128}
 PLACES = {  # fault -> settings of the run, where it is put, what the doctor must name
     "nan-division": ({}, {"at": 40, "module": "blocks.0.mlp"}, "blocks.0.mlp"),
     "fp16-overflow": ({"precision": "fp16"}, {"at": 40, "module": "blocks.1.mlp"}, "blocks.1.mlp.down"),
@@ -54,6 +55,9 @@ PLACES = {  # fault -> settings of the run, where it is put, what the doctor mus
     "frozen-block": ({}, {"at": 4, "module": "blocks.0"}, "blocks.0"),
     "optimizer-state-lost": ({}, {"at": 4}, "optimizer state"),
     "lr-reset": ({}, {"at": 40}, "learning rate"),
+    "router-collapse": (MIXTURE, {"at": 40}, "balance loss"),
+    "expert-imbalance": (MIXTURE, {"at": 40}, "router scores"),
+    "dropped-tokens": (MIXTURE, {"at": 40}, "capacity factor"),
     # silent: the files are hashed when the run ends, and the step is the first that served them
     "flipped-byte": ({}, {"at": 0}, "train-00002.bin"),
     "duplicate-shard": ({}, {"at": 0}, "train-00002.bin"),
@@ -63,7 +67,7 @@ PROBED = {  # a probe alone tells, and of its own step; but AdamW's count says w
     name for name, spec in FAULTS.items()
     if spec.code in "LK105 LK108 LK302 LK303 LK305 LK306 LK307 LK310 LK311 LK312 LK313".split()
 }  # fmt: skip
-GROWS = {"attention-growth"}
+GROWS = {"attention-growth", "router-collapse"}
 
 
 def flown(tmp_path, dataset, fault="", settings=None, place=None, steps=80, seed=0):
@@ -121,6 +125,24 @@ def test_the_doctor_stays_quiet(seed, precision, dataset, tmp_path):
     settings = {"precision": precision, "loss_scale": 2.0**24}
     flight = flown(tmp_path, dataset, settings=settings, seed=seed, steps=120)
     assert diagnose(flight.folder).healthy
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MIXTURE,
+        MIXTURE | {"lr": 3e-3, "model__capacity_factor": 1.25},
+        {"model__experts": 8, "micro_batch": 2},
+    ],
+    ids=["dropless", "with a capacity", "top 1"],
+)
+def test_the_doctor_stays_quiet_on_a_young_mixture(settings, dataset, tmp_path):
+    """Whose routers send most tokens to one expert at first, and drop up to half of them."""
+    flight = flown(tmp_path, dataset, settings=settings, steps=60)
+    diagnosis = diagnose(flight.folder)
+    assert diagnosis.healthy, diagnosis
+    assert max(r.stats["router_load_max"] for r in flight.folder.steps()) > 2.9
+    assert {"LK315", "LK316", "LK317"} <= {r.code for r in diagnosis.ruled_out}
 
 
 def test_the_doctor_stays_quiet_on_two_languages_in_five_shards(mixed, tmp_path):

@@ -15,16 +15,17 @@ from llmkit.observe import Recorder, Routing
 from llmkit.records import Detail, read_jsonl
 from llmkit.train import evaluate, train
 
-KEYS = {"load_max", "load_min", "unused", "dropped", "balance", "z"}
+KEYS = {"load_max", "load_min", "unused", "dropped", "room", "balance", "z"}
 
 
 def by_hand(routes, experts, room):
     """One layer's numbers from its routes, one a micro-batch."""
-    counts, dropped, choices = Counter(), 0, 0
+    counts, dropped, choices, rooms = Counter(), 0, 0, []
     for route in routes:
         chosen = Counter(route.chosen.flatten().tolist())
         places = math.inf if room is None else math.ceil(room * sum(chosen.values()) / experts)
         dropped += sum(max(0, n - places) for n in chosen.values())
+        rooms.append(min(places, sum(chosen.values())) * experts / sum(chosen.values()))
         counts, choices = counts + chosen, choices + sum(chosen.values())
     loads = [counts[e] * experts / choices for e in range(experts)]
     balance = sum(
@@ -32,7 +33,7 @@ def by_hand(routes, experts, room):
     )
     return {
         "load_max": max(loads), "load_min": min(loads), "unused": loads.count(0) / experts,
-        "dropped": dropped / choices, "balance": balance.item() / len(routes),
+        "dropped": dropped / choices, "room": sum(rooms) / len(rooms), "balance": balance.item() / len(routes),
         "z": sum(r.z.item() for r in routes) / len(routes),
     }  # fmt: skip
 
@@ -50,7 +51,7 @@ def test_it_equals_a_count_by_hand(small_run, room, top_k):
         for n, layer in enumerate(layers):
             assert routing.modules[f"blocks.{n}.mlp"] == pytest.approx(layer, abs=1e-6)
         for key in KEYS:
-            worst = min if key == "load_min" else max
+            worst = min if key in ("load_min", "room") else max
             assert record.stats[f"router_{key}"] == pytest.approx(
                 worst(layer[key] for layer in layers), abs=1e-6
             )
