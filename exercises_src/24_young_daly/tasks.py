@@ -236,7 +236,7 @@ WORTH = Task(
     hints=(
         "One hour of the cluster costs gpus x price. Count hours first, dollars last.",
         "Without the check: chance x delay hours. With it: chance x faster hours, and `check` for sure.",
-        "`hour = gpus * price`; expected is `chance * delay * hour`, saved that minus `(chance * faster + check) * hour`",
+        '`hour = gpus * price`; "saved" is `(chance * delay - chance * faster - check) * hour`',
     ),
 )
 
