@@ -1,4 +1,4 @@
-"""llmkit cost: run, compare, calibrate, serve, optimal, prices: what a job takes, with the working."""
+"""llmkit cost: run, compare, calibrate, incident, serve, optimal, prices: what a job takes, with workings."""
 
 from __future__ import annotations
 
@@ -65,6 +65,36 @@ def calibrate(
     plain = {"mfu": asdict(reached), "efficiency": measured.efficiency, "estimate": asdict(found)}
     result(f"{text}\n{as_text(found)}", plain, as_json)
     next_command(f"llmkit cost run {job} --set efficiency={measured.efficiency:.4f}")
+
+
+@app.command(epilog="Example: llmkit cost incident 2.7b --unseen 3d --instead 30m --chance 0.2")
+def incident(
+    job: JobFile,
+    lost_steps: Annotated[int, typer.Option(help="Steps done in vain: rolled back, or skipped.")] = 0,
+    down: Annotated[str, typer.Option(help="An outage, a restart or a repair, such as 90s, 15m, 4h.")] = "0s",
+    unseen: Annotated[str | None, typer.Option(help="Bad data is trained on so long, such as 3d.")] = None,
+    instead: Annotated[str | None, typer.Option(help="The same, detected after another time.")] = None,
+    chance: Annotated[float, typer.Option(help="That the bad data happens to this run, 0 to 1.")] = 1.0,
+    changes: Change = NOTHING,
+    explain: Explain = False,
+    as_json: Json = False,
+) -> None:
+    """The price of an outage, of a rollback, or of bad data that is detected late, in dollars."""
+    from llmkit.cost.mishap import mishap, saved, seconds
+    from llmkit.errors import ConfigError
+
+    plan, _ = read_job(job, changes)
+    if unseen is None and (instead is not None or chance != 1):
+        raise ConfigError("--instead and --chance speak of bad data", remedy="give --unseen as well")
+    delays = [None if text is None else seconds(text) for text in (unseen, instead)]
+    what = {"lost_steps": lost_steps, "down_s": seconds(down), "chance": chance}
+    found = [mishap(plan, delay_s=delays[0], **what)]
+    if instead is not None:
+        found += [mishap(plan, delay_s=delays[1], **what)]
+        found += [saved(*found)]
+    lines = [q.explain() if explain else q.explain().splitlines()[0] for q in found]
+    result("\n".join(lines), [asdict(q) for q in found], as_json)
+    next_command(f"llmkit cost run {job} --explain")
 
 
 @app.command(epilog="Example: llmkit cost serve llama3-8b --gpu H100-SXM --context 8192 --batch 16")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from llmkit.cli import app
 from llmkit.cli.cost_verbs import read_job
-from llmkit.cost import gpu_hours, shape_of
+from llmkit.cost import gpu_hours, shape_of, step_time
 from llmkit.errors import ConfigError
 
 JOB = """
@@ -67,6 +67,56 @@ def test_three_steps_calibrate():
     assert plain["mfu"]["value"] == pytest.approx(0.547, abs=0.001)
     (step,) = (q for q in plain["estimate"]["quantities"] if q["name"] == "step")
     assert step["value"] == pytest.approx(10.3 / 3) and step["high"] / step["low"] < 1.15
+
+
+def test_an_incident_is_priced_by_the_step_the_size_and_the_price_of_the_job():
+    plan, _ = read_job("2.7b")
+    hours = 32 * (100 * float(step_time(plan)) + 900) / 3600
+    (cost,) = json.loads(call("cost", "incident", "2.7b", "--lost-steps", "100", "--down", "15m", "--json"))
+    assert cost["value"] == pytest.approx(hours * plan.hardware.dollars_typical)
+    ends = [s * p for s, p in zip(
+        (32 * (100 * s + 900) / 3600 for s in step_time(plan).interval), plan.hardware.price().interval, strict=True
+    )]  # fmt: skip
+    assert [cost["low"], cost["high"]] == pytest.approx(ends)
+    text = call("cost", "incident", "2.7b", "--down", "4h", "--set", "dollars_per_gpu_hour=2", "--explain")
+    assert text.splitlines()[:2] == [
+        "incident: $256  = GPU-hours lost x price", "  GPU-hours lost: 128 GPU-hours  = time lost x 32 GPUs / 3600",
+    ]  # fmt: skip
+
+
+def test_a_later_detection_costs_in_proportion():
+    seen = "--set", "dollars_per_gpu_hour=2", "--chance", "0.5", "--json"
+    late, soon, saved = json.loads(
+        call("cost", "incident", "2.7b", "--unseen", "3d", "--instead", "36h", *seen)
+    )
+    assert late["value"] == pytest.approx(0.5 * 72 * 32 * 2) == 2 * soon["value"] == 2 * saved["value"]
+    later = json.loads(call("cost", "incident", "2.7b", "--unseen", "1h", "--instead", "60m", *seen))
+    assert later[2]["value"] == 0
+    slower = json.loads(call("cost", "incident", "2.7b", "--unseen", "60s", "--instead", "1h", *seen))
+    assert slower[2]["value"] == pytest.approx(-0.5 * 59 / 60 * 32 * 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "nothing was lost\n  expected: lost steps, a time down, or bad data for some time"),
+        (("--down", "4"), "`4` is no duration\n  expected: a number and its unit: 90s, 15m, 4h or 3d"),
+        (("--down", "-4h"), "`-4h` is no duration\n  expected: a number and its unit: 90s, 15m, 4h or 3d"),
+        (("--unseen", ""), "`` is no duration\n  expected: a number and its unit: 90s, 15m, 4h or 3d"),
+        (("--lost-steps", "-3"), "lost_steps is -3\n  expected: lost_steps >= 0"),
+        (("--chance", "0.2"), "--instead and --chance speak of bad data\n  remedy: give --unseen as well"),
+        (("--instead", "2h"), "--instead and --chance speak of bad data\n  remedy: give --unseen as well"),
+        (("--unseen", "3d", "--chance", "2"), "chance is 2.0\n  expected: 0 to 1"),
+        (
+            ("--unseen", "3d", "--lost-steps", "3"),
+            "all steps since the bad data began are lost\n  remedy: leave lost steps out",
+        ),
+    ],
+)
+def test_an_incident_that_cannot_be_is_refused_word_for_word(words, says):
+    with pytest.raises(ConfigError) as caught:
+        call("cost", "incident", "2.7b", *words)
+    assert str(caught.value) == says
 
 
 def test_serving_optimum_and_prices():
