@@ -5,7 +5,7 @@
 Every fault of the catalogue is put into `tiny()` runs of 80 steps on the generated corpus, at one step and with
 several seeds; those of sources and shards into a corpus of two languages in five shards. A run counts as named when
 the diagnosis holds the fault's own code; `beside` counts runs with another code as well. The healthy runs are of
-fp32, bf16, fp16 and fp32 with accumulation and dropout, in turns. Rates have Wilson's 95 % interval; runs of one
+fp32, bf16, fp16, fp32 with accumulation and dropout and a mixture of experts, in turns. Rates have Wilson's 95 % interval; runs of one
 fault are not independent draws of "a fault", so the interval speaks of these faults at other seeds.
 """
 
@@ -35,6 +35,7 @@ from llmkit.memory import watch
 from llmkit.observe import probe
 from llmkit.train import tiny
 
+MIXTURE = {"model__experts": 8, "model__top_k": 2, "model__expert_hidden": 128}
 NEEDS = {  # settings without which a fault does not apply
     "fp16-overflow": {"precision": "fp16"},
     "clip-before-unscale": {"precision": "fp16"},
@@ -43,11 +44,14 @@ NEEDS = {  # settings without which a fault does not apply
     "schedule-per-micro-batch": {"micro_batch": 2},
     "dropout-in-eval": {"model__dropout": 0.1},
     "long-sequence": {"model__position": "rotary"},
+    "router-collapse": MIXTURE,
+    "expert-imbalance": MIXTURE,
+    "dropped-tokens": MIXTURE,
 }
 FIRST = ("step-on-overflow", "no-warmup", "varying-lengths")  # must be there from step 0
 WHERE = {"stalled-loader": {"seconds": 0.6}, "evaluation-kept": {"every": 3}}
 HEALTHY = ({}, {"precision": "bf16"}, {"precision": "fp16", "loss_scale": 2.0**24},
-           {"micro_batch": 2, "model__dropout": 0.1})  # fmt: skip
+           {"micro_batch": 2, "model__dropout": 0.1}, MIXTURE)  # fmt: skip
 DEATHS = (NonFiniteError, IntegrityError, torch.OutOfMemoryError)
 
 

@@ -188,6 +188,7 @@ BATTERY = {  # name -> (how to make it, code, or none, culprit, step)
     # routers
     "even": (mixture, ""),
     "collapse": (lambda w: mixture(w, creeping(0.04)), "LK315", "balance loss", 51),
+    "a fast collapse": (lambda w: mixture(w, creeping(0.15)), "LK315", "balance loss", 46),
     "collapse from the start": (lambda w: mixture(w, creeping(0.05, 0)), "LK315", "balance loss", 10),
     "uneven when young": (lambda w: mixture(w, lambda s: 1.25 if s in range(8, 20) else 1.02), ""),
     "uneven for four steps": (lambda w: mixture(w, lambda s: 1.5 - 0.1 * abs(42 - s) if 39 < s < 45 else 1.0), ""),

@@ -44,7 +44,7 @@ def _balances(steps: list[Step]) -> list[float]:
 def _jump(values: list[float]) -> int | None:
     """Where the balance loss rises in one step and stays; at the first step it should be 1."""
     for n in range(len(values) - STAYS + 1):
-        before = median(values[max(0, n - SPAN) : n]) if n else 1.0
+        before = max(values[max(0, n - SPAN) : n], default=1.0)
         if min(values[n : n + STAYS]) > max(UNEVEN, before + JUMP):
             return n
     return None
@@ -105,7 +105,7 @@ def expert_imbalance(chart: Chart, steps: list[Step]) -> Opinion:
     values = _balances(steps)
     if (n := _jump(values)) is None:
         return Opinion(ruled_out=f"the balance loss never jumped: at most {number(max(values))}")
-    before = f", before it was {number(median(values[max(0, n - SPAN) : n]))}" if n else ""
+    before = f", in the steps before at most {number(max(values[max(0, n - SPAN) : n]))}" if n else ""
     says = f"the routers' balance loss is {number(values[n])} at step {steps[n].number}{before}"
     seen = (_seen(steps[max(0, n - 1)]), _seen(steps[n]))
     return finding(
