@@ -16,6 +16,7 @@ from typing import Any
 
 MIME = "application/vnd.llmkit.answers"  # carries text: only the strict reader outside the kernel parses it
 MAX_VALUES = 20_000  # numbers in one tensor of an answer
+MAX_TEXT = 20_000  # characters of one text, a source file included
 MAX_DEPTH = 8  # lists and dicts within lists and dicts
 
 
@@ -53,7 +54,7 @@ def pack(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         return _pack_float(float.__float__(value))
     if isinstance(value, str):
-        return str.__str__(value)[:1000]
+        return str.__str__(value)[:MAX_TEXT]
     if isinstance(value, (list, tuple)) and depth < MAX_DEPTH:
         return [pack(item, depth + 1) for item in value]
     if isinstance(value, dict) and depth < MAX_DEPTH:

@@ -122,7 +122,7 @@ def _by_file_name(path: Path) -> str:
     raise GradeError(
         f"`{path.name}` is no exercise of llmkit",
         expected="a notebook made from `exercises/`",
-        remedy="keep the start of its file name: " + ", ".join(f"`{name}`" for name in catalog()),
+        remedy=f"keep the start of its file name, such as `{next(iter(catalog()), '')}`",
     )
 
 

@@ -134,9 +134,11 @@ def _refuse(task: Task, cases: list[Case], wrong: list[tuple[int, str, Answer, A
 
 
 def show(value: Any) -> str:
-    """A value on one line: floats with at most six digits, tensors as nested lists, no addresses."""
+    """A value on one line: floats with at most six digits, tensors as lists, long texts cut, no addresses."""
     if isinstance(value, float):
         return repr(value) if len(repr(value)) <= 10 else f"{value:.6g}"
+    if isinstance(value, str) and len(value) > 200:
+        return f"{value[:100]!r} ... ({len(value):,} characters)"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(show(item) for item in value)}]"
     if isinstance(value, dict):

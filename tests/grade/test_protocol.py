@@ -62,7 +62,7 @@ def test_a_notebook_of_no_exercise_is_refused_in_words(make_notebook, tmp_path):
     assert refusal(path) == (
         "`holiday.ipynb` is no exercise of llmkit\n"
         "  expected: a notebook made from `exercises/`\n"
-        "  remedy: keep the start of its file name: `01_loss_scaler`"
+        "  remedy: keep the start of its file name, such as `01_loss_scaler`"
     )
 
 
