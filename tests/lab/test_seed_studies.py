@@ -1,5 +1,5 @@
-"""Protects the shipped studies `seeds`, `recipes` and `stability`: not stale, run again the same, each cell at its
-place, and what notebook 06 says of them.
+"""Protects the shipped studies `mixture`, `seeds`, `recipes` and `stability`: not stale, run again the same, each
+cell at its place, and what notebook 06 says of them.
 
 pytest tests/lab/test_seed_studies.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmkit.cost import parameters, training_flops
 from llmkit.lab import share
 from llmkit.lab.luck import SEEDS, chosen, luck_study
 from llmkit.lab.stability import stability_map
@@ -17,7 +18,7 @@ from llmkit.lab.studies.stability import LRS, STEPS, WARMUPS, arm
 
 pytestmark = pytest.mark.usefixtures("dataset")
 
-NAMES = ("seeds", "recipes", "stability")
+NAMES = ("mixture", "seeds", "recipes", "stability")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def test_the_study_is_not_stale_and_its_file_holds_its_cells_alone(name):
         ("seeds", ("order 0, dropout 0", "order 4, dropout 3")),
         ("recipes", ("base",)),
         ("stability", (arm(LRS[0], 0), arm(LRS[1], WARMUPS[-1]))),
+        ("mixture", ("dense",)),  # notebook 14 runs a mixture of it again
     ],
 )
 def test_a_part_of_it_run_again_says_the_same(name, arms, tmp_path):
@@ -119,3 +121,12 @@ def test_what_notebook_06_says_of_the_map_is_so(seen):
     assert (len(cells), sum(cell.diverged > 0 for cell in cells)) == (32, 14)
     assert [round(bound, 2) for bound in share([True, False, False]).interval] == [0.06, 0.79]
     assert any(cell.diverged > cell.exploded for cell in cells)  # it can happen without a jump
+
+
+def test_every_arm_of_the_mixture_study_costs_a_token_the_same_to_the_last_operation():
+    plan = STUDIES["mixture"].plan()
+    shapes = [plan.config(arm, 0) for arm in plan.arms]
+    assert {float(training_flops(cfg.model)) for cfg in shapes} == {884_736.0}
+    weights = [parameters(cfg.model).value for cfg in shapes]
+    assert max(weights) / min(weights) == pytest.approx(2.4, abs=0.05)
+    assert [cfg.steps * cfg.tokens_per_step for cfg in shapes] == [102_400] * 3 + [409_600] * 2
