@@ -28,7 +28,8 @@ from llmkit.cost.tables import table
 from llmkit.errors import ConfigError
 
 GIB = 2**30
-WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4-g32": 0.5625}  # int4: and a half for 32 weights
+# int4: 32 weights share a scale and a zero in bf16 (pytorch-labs/gpt-fast, quantize.py)
+WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4-g32": 0.625}
 PLAN = ("batch", "gpus", "gpu", "precision", "tp", "pp", "interleave", "zero", "micro_batch", "recompute")
 GPT = {"vocab_size": 51_200, "position": "learned", "bias": True}  # of Korthikanti's and Megatron's models
 SERVED = {"Llama-2-7B": "llama2-7b", "Llama-2-70B": "llama2-70b", "FasterTransformer 13B": "gpt3-13b"}
@@ -267,7 +268,7 @@ def _mixture() -> Iterator[Anchor]:
 
 
 def _decode() -> Iterator[Anchor]:
-    says = "bandwidth share and time a layer fitted to the 7B bf16 rows; all others are asked"
+    says = "bandwidth share and time a layer fitted to 7B bf16, unpacking to 7B int8; all others are asked"
     for row in table("published/decode"):
         if row["metric"].startswith("decode"):
             size, context = WEIGHT_BYTES[row["weights"]], row["prompt"] + 1
@@ -279,7 +280,7 @@ def _decode() -> Iterator[Anchor]:
                 weight_bytes=size,
             )
             area = "decoding, 16 bits" if size == 2 else "decoding, quantised weights"
-            area += ", fitted" * (row.get("kind") == "fit")
+            area += ", fitted" * row.get("kind", "").startswith("fit")
             yield _anchor(area, row["id"], found, row["ms"], "ms", says)
 
 

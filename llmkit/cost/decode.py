@@ -20,7 +20,7 @@ from llmkit.cost.tables import table
 from llmkit.errors import ConfigError
 
 PREFILL = (0.4, 0.65, 0.87)  # share of the peak; assumption, the highest is what plain products reach
-SPREAD = (0.9, 1.35)  # of a decode step, around the prediction: quantised weights are 7 to 25 % slower
+SPREAD = (0.9, 1.35)  # of a decode step, around the prediction: quantised weights of 70B are 6 to 27 % slower
 
 
 @cache
@@ -38,6 +38,16 @@ def reading() -> tuple[float, float]:
     return 1 / slow, (l1 - slow * il) / ll
 
 
+@cache
+def unpacking() -> float:
+    """Seconds over what the bytes of quantised weights take: their kernels convert what they read. From one
+    row of `published/decode`, 7B in int8 on one GPU; the rows of 70B in int8 and int4 test it."""
+    share, layer_s = reading()
+    (row,) = (r for r in table("published/decode") if r.get("kind") == "fit int8")
+    bytes_s = row["params"] / row["tp"] / (gpu(row["gpu"]).hbm_gbs * 1e9 * share)
+    return (row["ms"] / 1e3 - row["layers"] * layer_s) / bytes_s
+
+
 def decode_latency(
     model: Mapping[str, Any] | object, machine: str, *, batch: int = 1, context: int = 1, tp: int = 1,
     weight_bytes: float = 2,
@@ -45,6 +55,9 @@ def decode_latency(
     """Milliseconds of one generated token of each of `batch` sequences.
 
     A mixture reads the experts that the batch touches, E (1 - (1 - k/E)^batch) of them if routing is uniform.
+
+    Args:
+        weight_bytes: of a weight, its part of scales and zeros included; below 2 it is unpacked.
 
     Returns:
         A Quantity in ms with the terms `weights`, `keys and values`, `products` and `layers`; memory and
@@ -66,7 +79,9 @@ def decode_latency(
         * batch
         * (block_matrices(s) + s.width * s.vocab_size + 2 * s.layers * s.heads * s.head_dim * context)
     )
-    weights = _ms("weights", read / rate, f"{read:.3g} B / ({tp} x {share:.2f} of {hw.hbm_gbs:g} GB/s)")
+    slow = unpacking() if weight_bytes < 2 else 1.0
+    formula = f"{read:.3g} B / ({tp} x {share:.2f} of {hw.hbm_gbs:g} GB/s)"
+    weights = _ms("weights", read / rate * slow, formula + (f" x {slow:.2f} to unpack" if slow > 1 else ""))
     cache_ms = float(kv_cache(s, batch=batch, context=context)) / rate
     terms = (
         weights, _ms("keys and values", cache_ms, "KV cache / the same rate"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.cost.decode import decode_latency, prefill_latency, reading
+from llmkit.cost.decode import decode_latency, prefill_latency, reading, unpacking
 from llmkit.cost.job import shape_named
 from llmkit.cost.scaling import batch_tradeoff, compute_optimal, expected_loss
 from llmkit.errors import ConfigError
@@ -31,6 +31,13 @@ def test_a_token_takes_longer_with_more_to_read_and_less_on_more_gpus(batch, con
     assert (
         float(decode_latency(LLAMA, "A100-SXM-80", batch=batch, context=context, tp=tp, weight_bytes=1)) < now
     )
+
+
+def test_quantised_weights_are_read_more_slowly_than_their_bytes_say_and_16_bits_are_not():
+    full, half = (decode_latency(LLAMA, "A100-SXM-80", weight_bytes=size)["weights"] for size in (2, 1))
+    assert 1.1 < unpacking() < 1.3
+    assert float(half) == pytest.approx(float(full) / 2 * unpacking())
+    assert half.formula.endswith(f"x {unpacking():.2f} to unpack") and "unpack" not in full.formula
 
 
 def test_a_large_batch_is_bound_by_arithmetic():
