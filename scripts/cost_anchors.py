@@ -19,7 +19,7 @@ from llmkit.cost.flops import training_flops
 from llmkit.cost.incident import gpu
 from llmkit.cost.job import Job, job_of, published_shapes, shape_named
 from llmkit.cost.memory import kv_cache, stage_parameters, states
-from llmkit.cost.params import parameters
+from llmkit.cost.params import SHAPE_FIELDS, parameters
 from llmkit.cost.prior import active_of, run_flops, run_ratios, run_utilisation
 from llmkit.cost.quantity import Quantity
 from llmkit.cost.run import goodput, gpu_hours
@@ -221,6 +221,11 @@ def _steps() -> Iterator[Anchor]:
             published = float(each) * job.step_tokens / (row["tflops"] * 1e12 * job.gpus)
         area = "time of a step, fp8" if job.precision == "fp8" else "time of a step"
         yield _anchor(area, row["id"], step_time(job), published, "s", says, row["family"])
+    for row in (r for r in table("published/steps") if r["precision"] == "fp8"):
+        plan = {name: row[name] for name in PLAN if name in row} | {"zero": 3, "tokens": 1e12}
+        job = job_of(plan | {"model": {name: row[name] for name in SHAPE_FIELDS if name in row}})
+        published = job.step_tokens / (row["tokens_per_s"] * job.gpus)
+        yield _anchor("time of a step, fp8", row["id"], step_time(job), published, "s", says, "llm-foundry")
 
 
 def _scaling_out() -> Iterator[Anchor]:

@@ -31,6 +31,7 @@ class Hardware:
     bf16_dense_tflops: float
     fp8_dense_tflops: float  # 0: has no fp8
     matmul_tflops: float  # the most that a bf16 product was measured to reach; 0: not measured
+    fp8_matmul_tflops: float  # the same in fp8
     memory_gb: float
     hbm_gbs: float
     intra_gbs: float  # GB/s in one direction between GPUs of a node

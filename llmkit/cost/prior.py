@@ -31,10 +31,8 @@ NOT_RUNS = ("llmc-gpt3-125m",)  # its own numbers contradict each other: 105 % M
 
 
 @cache
-def step_utilisation(
-    machine: str, active: float, column: str = "mfu", recompute: str = "", fp8: bool = False
-) -> Quantity:
-    """Share of the dense peak that a training step of this size reaches on such a machine.
+def step_utilisation(machine: str, active: float, column: str = "mfu", recompute: str = "") -> Quantity:
+    """Share of the dense 16-bit peak that a training step of this size reaches on such a machine.
 
     Args:
         machine: a name of `hardware()`; rows are of Ampere and Hopper, others take all rows.
@@ -46,7 +44,7 @@ def step_utilisation(
         The median of the rows within a factor of three in size (the nearest, if there are none), with the
         spread of the machine's rows around it, 10 % to 90 %.
     """
-    rows = [r for r in table("published/steps") if (r["precision"] == "fp8") == fp8]
+    rows = [r for r in table("published/steps") if r["precision"] != "fp8"]
     rows = [r for r in rows if _generation(r["gpu"]) == _generation(machine)] or rows
     far = [(abs(math.log(r["params"] / active)), r) for r in rows]
     near = [r for d, r in far if d <= math.log(WITHIN) and recompute in ("", r["recompute"])]

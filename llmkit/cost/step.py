@@ -76,12 +76,28 @@ def efficiency(job: Job) -> Quantity:
     """Share of the dense peak while computing (HFU): measured, or that of published steps of this size."""
     if job.efficiency is None:
         active = float(parameters(job.model, active=True))
-        found = step_utilisation(job.gpu, active, "hfu", job.policy, job.precision == "fp8")
+        found = step_utilisation(job.gpu, active, "hfu", job.policy)
+        found = in_fp8(job, found) if job.precision == "fp8" else found
         found = found.between(found.interval[0] * TRAINERS[0], min(1.0, found.interval[1] * TRAINERS[1]))
         return scaled(found, job.mixture_share, "x share of a mixture") if job.model.experts else found
     measured = Quantity(name="HFU while computing", value=job.efficiency, unit="", source="measured")
     off = job.efficiency * job.efficiency_spread
     return measured.between(job.efficiency - off, min(1.0, job.efficiency + off))
+
+
+def in_fp8(job: Job, half: Quantity) -> Quantity:
+    """Share of the fp8 peak of a job that reaches the share `half` of the 16-bit peak in 16 bits.
+
+    Only the products of the blocks' matrices are faster, by what products were measured to reach, or else by
+    the ratio of the peaks; attention and the head stay in 16 bits (Micikevicius et al. 2022, arXiv
+    2209.05433), and nothing is taken for the casts.
+    """
+    hw, forward = job.hardware, training_flops(job.model)["forward"]
+    peaks = hw.peak() / hw.peak("fp8")
+    took = hw.matmul_tflops / hw.fp8_matmul_tflops if hw.matmul_tflops and hw.fp8_matmul_tflops else peaks
+    share = float(forward["blocks"]) / float(forward)
+    formula = f"x {peaks:.2f} of the peak / (1 - {1 - took:.2f} x {share:.2f} of the FLOPs)"
+    return scaled(half, peaks / (1 - (1 - took) * share), formula)
 
 
 def tensor_parallel(job: Job) -> float:

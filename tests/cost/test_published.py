@@ -180,3 +180,20 @@ def test_healthy_published_runs_are_not_doubted():
         if r["id"].startswith(("llama1", "llama3-", "pythia", "mpt", "deepseek"))
     ]
     assert len(rows) >= 15 and [flags(r) for r in rows if flags(r)] == []
+
+
+def test_a_step_in_fp8_is_foretold_without_any_measured_in_fp8(monkeypatch):
+    """Planted: rows of fp8 that are ten times as fast change no prediction."""
+    rows = AREAS["time of a step, fp8"]
+    assert len(rows) == 12 and cost_check.median_error(rows) <= 0.15 and cost_check.coverage(rows) >= 0.8
+    from llmkit.cost import prior
+
+    steps = prior.table("published/steps")
+    planted = tuple(r | ({"hfu": 10 * r["hfu"]} if r["precision"] == "fp8" else {}) for r in steps)
+    monkeypatch.setattr(prior, "table", lambda name: planted)
+    prior.step_utilisation.cache_clear()
+    try:
+        job = cost_anchors.published_job(next(r for r in table("published/runs") if r["id"] == rows[0].row))
+        assert float(cost_anchors.step_time(job)) == rows[0].predicted
+    finally:
+        prior.step_utilisation.cache_clear()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmkit.cost.flops import training_flops
 from llmkit.cost.job import job_of
 from llmkit.cost.run import checkpoint_interval, days, goodput, gpu_hours, run_cost
 from llmkit.cost.step import (
@@ -35,6 +36,20 @@ def test_a_step_alone_is_flops_over_what_the_machine_does():
     assert float(step) == pytest.approx(hardware_flops(job) / (312e12 * 0.5))
     assert [float(t) for t in step.terms[1:]] == [0, 0, 0, 0] and bottleneck(step) == "compute"
     assert float(mfu(job, float(step))) == pytest.approx(0.5)
+
+
+def test_fp8_speeds_up_the_products_of_the_blocks_and_nothing_else():
+    """Amdahl's law, with what products were measured to reach on an H100; by the peaks where nothing was."""
+    short, long = ({"gpu": "H100-SXM", "gpus": 1, "batch": 8, "model": m} for m in ("gpt3-13b", "llama3-8b"))
+    for plan in (short, long):
+        half, fast = (job_of(BASE | plan, precision=p) for p in ("bf16", "fp8"))
+        forward = training_flops(half.model)["forward"]
+        share = float(forward["blocks"]) / float(forward)
+        left = float(step_time(fast)["compute"]) / float(step_time(half)["compute"])
+        assert left == pytest.approx(1 - share + share * 794.5 / 1402.6)
+    other = {"gpu": "H800-SXM", "gpus": 1, "batch": 8}
+    half, fast = (step_time(job_of(BASE | other, precision=p))["compute"] for p in ("bf16", "fp8"))
+    assert 0.5 < float(fast) / float(half) < 0.56
 
 
 def test_recomputation_is_hardware_work_and_not_the_models():
