@@ -18,6 +18,7 @@ from llmkit.cli import (
     data_drift_verbs,
     data_tokenizer_verbs,
     data_verbs,
+    grade_verbs,
     kit_verbs,
     memory_verbs,
     read_verbs,
@@ -38,7 +39,16 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: rich would take longer to import than everything else
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verbs in (run_verbs, read_verbs, cost_verbs, scale_verbs, kit_verbs, sweep_verbs, memory_verbs):
+for verbs in (
+    run_verbs,
+    read_verbs,
+    cost_verbs,
+    scale_verbs,
+    kit_verbs,
+    grade_verbs,
+    sweep_verbs,
+    memory_verbs,
+):
     verbs.add_to(app)
 data_check_verbs.add_to(data_verbs.app)
 data_tokenizer_verbs.add_to(data_verbs.app)

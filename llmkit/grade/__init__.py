@@ -3,7 +3,7 @@
 The one idea: a PASS needs right values for inputs that did not exist before the run, and nothing that knows
 them lies within reach while the learner's code runs.
 
-    from llmkit.grade import open_exercise       # in the learner's notebook
+    from llmkit.grade import open_exercise, grade_me  # in the learner's notebook
     from llmkit.grade import grade, print_plain  # outside: print_plain(grade(["exercises/01_..."]))
 """
 
@@ -12,12 +12,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from llmkit.grade.check import open_exercise
+from llmkit.grade.check import grade_me, open_exercise
 
 # The sandbox has only `check` and `collect` of this room, so everything else is looked up when asked for.
 _LATER = {
     "Report": "verdict",
     "Verdict": "verdict",
+    "grade_class": "classroom",
+    "standing": "progress",
     "exit_code": "grading",
     "grade": "grading",
     "print_json": "report",
@@ -30,10 +32,13 @@ __all__ = [
     "Verdict",
     "exit_code",
     "grade",
+    "grade_class",
+    "grade_me",
     "open_exercise",
     "print_json",
     "print_plain",
     "print_rich",
+    "standing",
 ]
 
 

@@ -5,6 +5,7 @@ verdict that counts is `llmkit grade`, made elsewhere on inputs nobody has seen.
 rests.
 
     check, hint, predict = open_exercise("01_loss_scaler")
+    grade_me()                         # the real grader, on the notebook as it was saved
     check(unscale); hint(unscale, 1); predict("overflows until zero", 40)
 """
 
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from llmkit.errors import GradeError, closest
+
+_OPEN: list[str] = []  # exercises opened in this kernel, the last one last
 
 
 class Desk(NamedTuple):
@@ -36,11 +39,28 @@ def open_exercise(name: str) -> Desk:
     from llmkit.grade.exercise import load
 
     found = load(name)
+    _OPEN.append(name)
     return Desk(
         lambda function: _check(found, function),
         lambda function, strength=1: _hint(found, function, strength),
         lambda question, guess=None: _predict(found, question, guess),
     )
+
+
+def grade_me(notebook: os.PathLike | str | None = None) -> Any:
+    """The verdict of `llmkit grade` on this notebook, as saved: a widget, with `print` its plain twin.
+
+    Args:
+        notebook: its file, where the kernel does not say which it is.
+
+    Raises:
+        GradeError: no notebook found, cells ran after it was saved, or the grader gave no verdict.
+    """
+    if os.environ.get("LLMKIT_GRADING"):
+        return None
+    from llmkit.grade import desk
+
+    return desk.grade_me(notebook, _OPEN[-1] if _OPEN else "")
 
 
 def _rest(*_: Any) -> None:

@@ -117,13 +117,20 @@ def exit_code(reports: Sequence[Report]) -> int:
     return 0 if reports and all(report.passed for report in reports) else 1
 
 
-def grade_one(path: Path, examiner: Examiner, *, seed: bytes | None = None) -> Report:
-    """One notebook; a file that cannot be graded is a report too, so that the rest of a class goes on."""
+def grade_one(path: Path, examiner: Examiner, *, seed: bytes | None = None, expected: str = "") -> Report:
+    """One notebook; a file that cannot be graded is a report too, so that the rest of a class goes on.
+
+    Args:
+        expected: the exercise it was handed in for; a notebook of another one is MALFORMED.
+    """
     try:
         submission = read_submission(path)
+        if expected not in ("", submission.exercise):
+            raise GradeError(f"`{path.name}` is exercise `{submission.exercise}`", expected=f"`{expected}`")
     except GradeError as error:
         verdict = Verdict(task="notebook", status=MALFORMED, says=str(error).replace("\n ", ";"))
-        return Report(path=str(path), exercise="", isolation=examiner.isolation.name, verdicts=(verdict,))
+        isolation = examiner.isolation.name
+        return Report(path=str(path), exercise=expected, isolation=isolation, verdicts=(verdict,))
     exercise = load(submission.exercise)
     rng = random.Random(seed or secrets.token_bytes(16))
     cases = {task.name: [*task.public, *task.hidden(rng)] for task in exercise.tasks}

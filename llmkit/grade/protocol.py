@@ -61,7 +61,13 @@ def read_submission(path: Path | str) -> Submission:
             remedy="choose the Python 3 kernel",
         )
     own = metadata.get("llmkit") if isinstance(metadata.get("llmkit"), dict) else {}
-    name = own.get("exercise") if own.get("exercise") in catalog() else _by_file_name(path)
+    name = own.get("exercise") if own.get("exercise") in catalog() else by_file_name(path)
+    if not name:
+        raise GradeError(
+            f"`{path.name}` is no exercise of llmkit",
+            expected="a notebook made from `exercises/`",
+            remedy=f"keep the start of its file name, such as `{next(iter(catalog()), '')}`",
+        )
     version = own.get("version") if type(own.get("version")) is int else 0
     cells = [
         _source(cell)
@@ -115,15 +121,12 @@ def _text(metadata: dict[str, Any], *keys: str) -> str:
     return metadata if isinstance(metadata, str) else ""
 
 
-def _by_file_name(path: Path) -> str:
+def by_file_name(path: Path) -> str:
+    """The exercise a file's name begins with; "" for none."""
     for name in catalog():
         if path.stem.startswith(name) or (path.stem[:2] == name[:2] and path.stem[2:3] == "_"):
             return name
-    raise GradeError(
-        f"`{path.name}` is no exercise of llmkit",
-        expected="a notebook made from `exercises/`",
-        remedy=f"keep the start of its file name, such as `{next(iter(catalog()), '')}`",
-    )
+    return ""
 
 
 def _source(cell: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from llmkit.folder import write_whole
-from llmkit.grade.verdict import FAIL, NOT_ATTEMPTED, PASS, Report, Verdict
+from llmkit.grade.verdict import FAIL, NOT_ATTEMPTED, PASS, Example, Report, Verdict
 
 STYLES = {PASS: "green", FAIL: "red", NOT_ATTEMPTED: "dim"}
 
@@ -80,6 +80,15 @@ def to_dict(reports: Sequence[Report]) -> dict[str, Any]:
     """Everything, as plain JSON values."""
     found = [{**dataclasses.asdict(report), "passed": report.passed} for report in reports]
     return {"passed": bool(reports) and all(report.passed for report in reports), "reports": found}
+
+
+def from_dict(plain: dict[str, Any]) -> Report:
+    """The report that `to_dict` made one entry of. Raises KeyError, TypeError: another form."""
+    plain = {key: value for key, value in plain.items() if key != "passed"}
+    verdicts = [
+        Verdict(**v | {"example": v["example"] and Example(**v["example"])}) for v in plain["verdicts"]
+    ]
+    return Report(**plain | {"verdicts": tuple(verdicts), "notes": tuple(plain["notes"])})
 
 
 def print_json(reports: Sequence[Report]) -> None:
