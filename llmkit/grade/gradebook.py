@@ -119,11 +119,8 @@ def _stopped_by(verdict: Verdict) -> str:
 def file_name(learner: str) -> str:
     """A page's name: the learner's, with a mark where it had to be changed; never one outside the folder."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", learner)[:60]
-    mark = (
-        ""
-        if plain == learner and learner != "index"
-        else f"-{hashlib.sha256(learner.encode()).hexdigest()[:8]}"
-    )
+    kept = plain == learner and learner not in ("", "index")
+    mark = "" if kept else "-" + hashlib.sha256(learner.encode()).hexdigest()[:8]
     return f"{plain}{mark}.html"
 
 
