@@ -4,7 +4,7 @@ The one idea: passed once is passed, for the version of the exercise that was pa
 the tasks that are shown, not that.
 
     record(reports)                      # after `grade_me()` and `llmkit grade`
-    standing()[0].word                   # "", "yes", "yes, an older version"
+    standing()[0].word                   # "", "yes", "yes, another version"
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Standing:
     tasks: int
     tasks_passed: int
     passed: bool
-    word: str  # "" for not yet, "yes", "yes, an older version"
+    word: str  # "" for not yet, "yes", "yes, another version"
     graded: str  # UTC of the last attempt; "" for none
 
 
@@ -114,7 +114,7 @@ def standing() -> list[Standing]:
                 tasks=len(exercise.tasks),
                 tasks_passed=list(entry.get("tasks", {}).values()).count("PASS"),
                 passed=bool(passed),
-                word="" if not passed else "yes" if passed == exercise.version else "yes, an older version",
+                word="" if not passed else "yes" if passed == exercise.version else "yes, another version",
                 graded=entry.get("graded", ""),
             )
         )
