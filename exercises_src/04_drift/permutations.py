@@ -191,10 +191,14 @@ def judge_test(inputs: dict[str, Any], got: Answer, want: Answer) -> str:
 
 
 def drift_case(rng: random.Random, count: int, shards: int, times: int, lift: int) -> Case:
-    documents = some_documents(rng, count, shards)
-    one = rng.choice(documents["shards"])
-    for i, shard in enumerate(documents["shards"]):
-        documents["hits"][i] += abs(lift) * ((shard == one) == (lift > 0))
+    """One shard has `lift` hits more a document, or the others have; drawn until the largest gap shows it."""
+    while True:
+        documents = some_documents(rng, count, shards)
+        one = rng.choice(documents["shards"])
+        for i, shard in enumerate(documents["shards"]):
+            documents["hits"][i] += abs(lift) * ((shard == one) == (lift > 0))
+        if not lift or outcome_of(**documents, dealings=[])[0] * lift > 0:
+            break
     dealings = [rng.sample(documents["shards"], count) for _ in range(times)]
     return Case(**documents, dealings=[*dealings, list(documents["shards"])])
 
