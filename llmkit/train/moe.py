@@ -7,9 +7,10 @@ N tokens (B x T of one forward pass), C width, E experts, k experts a token visi
     y = experts(h, route)           # (B, T, C); `route.penalty` is added to the loss
 
 What is chosen here where papers differ:
-    gates       softmax over all experts in fp32, then the k largest divided by their sum (Mixtral, arXiv
-                2401.04088). With k = 1 that would be 1 whatever the router says, and the loss could not teach
-                it: there the probability itself is the gate (Switch, arXiv 2101.03961).
+    gates       scores in the run's precision, softmax over all experts in fp32, then the k largest divided by
+                their sum (Mixtral, arXiv 2401.04088). With k = 1 that would be 1 whatever the router says,
+                and the loss could not teach it: there the probability itself is the gate (Switch, arXiv
+                2101.03961).
     balance     of one forward pass of one rank, a micro-batch, before anything is dropped.
     capacity    ceil(capacity_factor N k / E) tokens an expert in one forward pass; all first choices come
                 before any second (GShard, arXiv 2006.16668). A token beyond it passes by the residual.
@@ -35,7 +36,7 @@ class Route(NamedTuple):
     chosen: Tensor  # (N, k) int64, the first choice first
     load: Tensor  # (E,) float32, share of the N k choices that fell on each expert; sums to 1
     chance: Tensor  # (E,) float32, mean probability of each expert; sums to 1
-    balance: Tensor  # () Switch's load-balance loss: 1 when even, E when one expert has all
+    balance: Tensor  # () Switch's load-balance loss: 1 when even, E / k when k experts have all
     z: Tensor  # () ST-MoE's router z-loss
     penalty: Tensor  # () float32, both by their weights
 

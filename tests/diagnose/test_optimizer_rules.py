@@ -90,11 +90,11 @@ def lost(ward, at):
     return patient
 
 
-def mixture(ward, balance=lambda step: 1.02, dropped=lambda step: 0.0, room=8.0, steps=STEPS):
+def mixture(ward, balance=lambda step: 1.02, dropped=lambda step: 0.0, room=8.0, **shape):
     """Eight experts, two a token, whose routers are even unless said otherwise."""
     patient = run_of(ward)
-    patient.facts["config"]["model"] |= {"experts": 8, "top_k": 2}
-    for step in range(steps):
+    patient.facts["config"]["model"] |= {"experts": 8, "top_k": 2} | shape
+    for step in range(STEPS):
         seen = {"router_load_max": 2.0, "router_layer": 1.0, "router_unused": 0.0, "router_room": room,
                 "router_balance": balance(step), "router_dropped": dropped(step)}  # fmt: skip
         patient.change(step, stats=patient.steps[step].stats | seen)
@@ -190,6 +190,10 @@ BATTERY = {  # name -> (how to make it, code, or none, culprit, step)
     "collapse": (lambda w: mixture(w, creeping(0.04)), "LK315", "balance loss", 51),
     "a fast collapse": (lambda w: mixture(w, creeping(0.15)), "LK315", "balance loss", 46),
     "collapse from the start": (lambda w: mixture(w, creeping(0.05, 0)), "LK315", "balance loss", 10),
+    "collapse, one of sixteen": (lambda w: mixture(w, creeping(0.1), experts=16, top_k=1), "LK315",
+                                 "balance loss", 59),
+    "uneven when young, one of sixteen": (lambda w: mixture(w, lambda s: 1.02 + 0.1 * min(s, 10, max(0, 30 - s)),
+                                                            experts=16, top_k=1), ""),
     "uneven when young": (lambda w: mixture(w, lambda s: 1.25 if s in range(8, 20) else 1.02), ""),
     "uneven for four steps": (lambda w: mixture(w, lambda s: 1.5 - 0.1 * abs(42 - s) if 39 < s < 45 else 1.0), ""),
     "preferred": (lambda w: mixture(w, lambda s: 1.02 if s < 40 else 2.4 - 0.01 * (s - 40)), "LK316",
@@ -236,9 +240,9 @@ MUTANTS = {
     "any factor is a fault": (schedule, "JUMP", 0.1),
     "a rate must be exact": (schedule, "CLOSE", 1e-9),
     "no clock is fast": (schedule, "FASTEST", 1),
-    "any router is uneven": (routing, "UNEVEN", 1.1),
+    "any router is uneven": (routing, "UNEVEN", 0.03),
     "a moment is for ever": (routing, "STAYS", 1),
-    "no router is": (routing, "UNEVEN", 3.0),
+    "no router is": (routing, "UNEVEN", 0.9),
     "one step is a span": (routing, "SPAN", 1),
     "nothing jumps": (routing, "JUMP", 2.0),
     "everything jumps": (routing, "JUMP", 0.0),
