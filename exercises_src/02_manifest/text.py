@@ -33,7 +33,7 @@ check, hint, predict = open_exercise("02_manifest")
 #
 # - The last leaf is as long as what is left. An empty file has no leaf.
 # - The bytes are hashed as they are on disk; each leaf by itself.
-# - Shards are larger than memory: never hold more than a few leaves. (`check` measures it on one example,
+# - Shards are larger than memory: never hold more than four leaves. (`check` measures it on one example,
 #   with a leaf of 256 KiB.)
 #
 # | file | leaf | returns |

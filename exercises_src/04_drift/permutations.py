@@ -11,7 +11,6 @@ import random
 from collections import Counter
 from typing import Any
 
-from llmkit.grade.collect import Tensor, nested
 from llmkit.grade.compare import close, number
 from llmkit.grade.exercise import Answer, Case, Property, Task
 
@@ -22,6 +21,7 @@ from .shares import ABSOLUTE, RELATIVE, gaps_of, some_documents
 
 def drive_deal(function, shards, times, seed):
     """Asked twice with one seed and once with another, the global generators disturbed between."""
+    import json
     import random
     import sys
 
@@ -42,7 +42,18 @@ def drive_deal(function, shards, times, seed):
         untouched = untouched and states() == before
     if answers[0] is None:
         return None
-    return {"dealings": answers[0], "other seed": answers[1], "again": answers[2], "globals kept": untouched}
+    try:
+        plain = [[[getattr(v, "item", lambda v=v: v)() for v in row] for row in found] for found in answers]
+        plain = json.loads(json.dumps(plain))
+    except (TypeError, ValueError):
+        return answers
+    kinds = [row for i, row in enumerate(plain[0]) if row not in plain[0][:i]]
+    return {
+        "each dealing and how often": [[row, plain[0].count(row)] for row in kinds],
+        "same seed, same dealings": plain[0] == plain[2],
+        "other seed, same dealings": plain[0] == plain[1],
+        "global generators untouched": untouched,
+    }
 
 
 def deal(shards: list[int], times: int, seed: int) -> Answer:
@@ -50,43 +61,38 @@ def deal(shards: list[int], times: int, seed: int) -> Answer:
     return Answer(value=f"{times} random orders of the labels, each with these counts: {counts}")
 
 
-def plain(value: Any) -> list[list[int]] | None:
-    if isinstance(value, Tensor):
-        value = nested(list(value.values), value.shape)
-    if not isinstance(value, list):
+def tally_of(value: Any, length: int) -> list[tuple[tuple[int, ...], int]] | None:
+    """(dealing, how often) as the driver counted them, or None."""
+    if not isinstance(value, dict):
         return None
-    rows = [nested(list(row.values), row.shape) if isinstance(row, Tensor) else row for row in value]
-    if not all(isinstance(row, list) for row in rows):
-        return None
-    rows = [[number(v) for v in row] for row in rows]
-    return rows if all(type(v) is int for row in rows for v in row) else None
+    found = [(tuple(row), count) for row, count in value["each dealing and how often"]]
+    whole = all(len(row) == length and all(type(v) is int for v in row) for row, _ in found)
+    return found if whole else None
 
 
 def judge_deal(inputs: dict[str, Any], got: Answer, want: Answer) -> str:
     shards, times = inputs["shards"], inputs["times"]
-    if not isinstance(got.value, dict):
+    tally = tally_of(got.value, len(shards))
+    if tally is None or sum(count for _, count in tally) != times:
         return "form"
-    dealings, other, again = (plain(got.value[part]) for part in ("dealings", "other seed", "again"))
-    if dealings is None or len(dealings) != times or any(len(row) != len(shards) for row in dealings):
-        return "form"
-    if any(sorted(row) != sorted(shards) for row in dealings):
+    if any(sorted(row) != sorted(shards) for row, _ in tally):
         return "counts"
-    if dealings != again:
+    if got.value["same seed, same dealings"] is not True:
         return "pure"
-    if got.value["globals kept"] is not True:
+    if got.value["global generators untouched"] is not True:
         return "global"
-    if not uniform(dealings, arrangements(shards)):
+    orders = arrangements(shards)
+    if not uniform([count for _, count in tally], orders):
         return "uniform"
-    return "seed" if arrangements(shards) ** times > 10**9 and dealings == other else ""
+    return "seed" if orders**times > 10**9 and got.value["other seed, same dealings"] is not False else ""
 
 
-def uniform(dealings: list[list[int]], orders: int) -> bool:
+def uniform(counts: list[int], orders: int) -> bool:
     """Each order within 6 standard deviations of its due; where orders are many, few dealings are alike."""
-    seen, due = Counter(map(tuple, dealings)), len(dealings) / orders
+    due = sum(counts) / orders
     if due >= 50:
-        counts = [*seen.values(), *[0] * (orders - len(seen))]
-        return all(abs(count - due) <= 6 * math.sqrt(due) for count in counts)
-    return due > 0.01 or len(seen) > len(dealings) / 2
+        return all(abs(n - due) <= 6 * math.sqrt(due) for n in [*counts, *[0] * (orders - len(counts))])
+    return due > 0.01 or len(counts) > sum(counts) / 2
 
 
 def arrangements(shards: list[int]) -> int:
