@@ -25,6 +25,6 @@ EXERCISE = Exercise(
             ),
         )
     },
-    hides=("data", "folder"),
+    hides=("data",),
     shortcuts=("file_digest", "llmkit.data"),
 )
