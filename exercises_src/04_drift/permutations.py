@@ -104,7 +104,7 @@ def arrangements(shards: list[int]) -> int:
 
 def hidden_deal(rng: random.Random) -> list[Case]:
     cases = []
-    for shards, times in (([0, 0, 1, 1], 400), ([0, 1, 2], 400), ([4, 7, 7], 200)):
+    for shards, times in (([0, 0, 1, 1], 320), ([4, 7, 7], 160)):
         rng.shuffle(shards)
         cases.append(Case(shards=shards, times=times, seed=rng.randrange(2**31)))
     for count in (30, 45):
@@ -143,8 +143,7 @@ DEAL = Task(
         Case(shards=[0, 1], times=1, seed=0),
         Case(shards=[0, 0, 0, 1], times=5, seed=1),
         Case(shards=[0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], times=8, seed=3),
-        Case(shards=[0, 1, 2], times=400, seed=2),
-        Case(shards=[0, 0, 1, 1], times=400, seed=2),
+        Case(shards=[0, 1, 2], times=320, seed=2),
     ),
     hidden=hidden_deal,
     hints=(
