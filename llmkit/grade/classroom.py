@@ -103,7 +103,7 @@ class Room:
 
     isolation: sandbox.Isolation
     limits: sandbox.Limits
-    seed: Callable[[str, str], bytes]
+    seed: Callable[[str, str, str], bytes]
     due: deque[Paper]  # emptied from the left, by all threads
     _done: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
@@ -135,7 +135,7 @@ class Room:
             self._done.put(None)
 
     def _grade(self, paper: Paper, examiner: Examiner) -> tuple[Grade | None, str]:
-        seed = self.seed(paper.learner, paper.exercise)
+        seed = self.seed(paper.learner, paper.exercise, paper.sha256)
         try:
             report = grade_one(paper.path, examiner, seed=seed, expected=paper.exercise)
         except Exception as error:  # one paper's trouble is not the class's

@@ -4,6 +4,7 @@ The one idea: passed once is passed, for the version of the exercise that was pa
 the tasks that are shown, not that.
 
     record(reports)                      # after `grade_me()` and `llmkit grade`
+    passed_exercises()                   # ["05_bpe"]
     standing()[0].word                   # "", "yes", "yes, another version"
 """
 
@@ -78,6 +79,11 @@ def read() -> dict[str, dict[str, Any]]:
         return kept
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise GradeError(f"`{path}` is not a progress file: {error}", remedy="move it away") from error
+
+
+def passed_exercises() -> list[str]:
+    """Names of the exercises that were passed. Raises GradeError: a progress file that cannot be read."""
+    return [name for name, entry in read().items() if entry["passed_version"]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 from llmkit.errors import GradeError
-from llmkit.grade import standing
+from llmkit.grade import passed_exercises, standing
 from llmkit.grade.card import Card
 from llmkit.grade.desk import find_notebook, graded, ran_since, refuse_unsaved
 from llmkit.grade.exercise import catalog, load
@@ -135,9 +135,10 @@ def test_a_card_of_a_file_that_is_no_exercise_has_no_hints():
 
 def test_passed_once_is_passed_and_the_last_attempt_is_shown(home):
     assert [line.word for line in standing()] == [""] * len(catalog())
-    assert not home.exists()
+    assert passed_exercises() == [] and not home.exists()
     record([a_report(PASS, PASS, PASS)])
     record([a_report(PASS, FAIL, PASS)])
+    assert passed_exercises() == [LIGHT]
     (line,) = [line for line in standing() if line.graded]
     assert (line.name, line.word, line.tasks_passed, line.tasks) == (LIGHT, "yes", 2, 3)
     kept = json.loads(progress_file().read_text())
