@@ -9,6 +9,7 @@ is counted and dropped. Imported by the worker only: it takes a second.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from queue import Empty
@@ -129,7 +130,8 @@ class Client(PapermillNotebookClient):
         """Run one cell; whether the kernel is fit for another."""
         role = cell.metadata.get("llmkit", ["", 0])[0]
         limits = self.job["limits"]
-        self.timeout = {"learner": limits["cell"], "collect": limits["task"]}.get(role, OUR_OWN)
+        seconds = {"learner": limits["cell"], "collect": limits["task"]}.get(role, OUR_OWN)
+        self.timeout = math.ceil(seconds)  # nbclient counts in whole seconds
         try:
             await self.async_execute_cell(cell, position)
             self.record.cell(position, "ok")

@@ -259,8 +259,7 @@ class Sitting:
 
     def notes(self, examiner: Examiner) -> list[str]:
         """Facts beside the verdicts."""
-        why = examiner.isolation.why
-        notes = [f"no sandbox, resource limits only: {why}"] if why else []
+        notes = [examiner.isolation.note] if examiner.isolation.note else []
         if self.submission.version not in (0, self.exercise.version):
             made, now = self.submission.version, self.exercise.version
             notes.append(f"the notebook was made for version {made} of the exercise; graded by version {now}")

@@ -1,16 +1,17 @@
-"""Where the learner's kernel runs: in bubblewrap if the machine allows it, else behind resource limits alone.
+"""Where the learner's kernel runs: in bubblewrap, else behind Landlock, else behind resource limits alone.
 
 The one idea: the sandbox is built from nothing. Python, /usr and the rooms a learner may import are mounted
 read-only; solutions, tests, references, the repository's history and the network are not hidden there, they
-are absent.
+are absent. Landlock takes away the right to read them instead.
 
-    isolation = choose()                       # Isolation("bubblewrap", "") or Isolation("rlimits", reason)
+    isolation = choose()   # Isolation("bubblewrap", ""), else ("landlock", why) or ("rlimits", why)
     command = kernel_command(isolation, folder, limits, hides=("train",))
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import json
 import os
@@ -22,13 +23,9 @@ from pathlib import Path
 
 import llmkit
 from llmkit.errors import MissingDependency
+from llmkit.grade import landlock
 
-VISIBLE = (
-    "__init__.py",
-    "check.py",
-    "collect.py",
-    "predict.py",
-)  # of llmkit/grade: knows no answer
+VISIBLE = ("__init__.py", "check.py", "collect.py", "predict.py")  # of llmkit/grade: knows no answer
 HOME = "/home/learner"
 SCRATCH_BYTES = 64 * 2**20  # each of the sandbox's temporary folders, and the largest file
 
@@ -37,8 +34,14 @@ SCRATCH_BYTES = 64 * 2**20  # each of the sandbox's temporary folders, and the l
 class Isolation:
     """How well the learner's code is locked in; stands in every report."""
 
-    name: str  # "bubblewrap" or "rlimits"
-    why: str = ""  # for "rlimits": what stood in the way of better
+    name: str  # "bubblewrap", "landlock" or "rlimits"
+    why: str = ""  # what stood in the way of better
+
+    @property
+    def note(self) -> str:
+        """What a report says of it; "" for the best."""
+        weaker = {"landlock": "locked in by Landlock", "rlimits": "no sandbox, resource limits only"}
+        return f"{weaker[self.name]}: {self.why}" if self.name in weaker else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +52,7 @@ class Limits:
     cell: float = 15.0  # one cell of the learner's
     task: float = 10.0  # all inputs of one task
     memory: int = 2 * 2**30  # resident, all processes together, by the watchdog
-    address_space: int = (
-        8 * 2**30
-    )  # per process, by the kernel; torch maps 0.6 GB on a CPU, some GB in CUDA builds
+    address_space: int = 8 * 2**30  # per process, by Linux; torch maps 0.6 GB, its CUDA builds some GB
     output: int = 4 * 2**20  # characters printed or displayed
     processes: int = 64
     disk: int = SCRATCH_BYTES
@@ -59,27 +60,36 @@ class Limits:
 
 @functools.lru_cache(maxsize=1)
 def choose() -> Isolation:
-    """The best isolation this machine allows, found by starting `true` in it once."""
+    """The best isolation this machine allows, found by trying."""
     if sys.platform != "linux":
-        return Isolation("rlimits", "bubblewrap needs Linux")
+        return Isolation("rlimits", "bubblewrap and Landlock need Linux")
+    why = _why_not_bubblewrap()
+    if not why:
+        return Isolation("bubblewrap")
+    if landlock.abi():
+        return Isolation("landlock", why)
+    return Isolation("rlimits", f"{why}; this Linux has no Landlock")
+
+
+def _why_not_bubblewrap() -> str:
+    """What stands in the way of starting `true` in it; "" when nothing does."""
     if not shutil.which("bwrap"):
-        return Isolation("rlimits", "bubblewrap is not installed")
-    probe = subprocess.run(
-        [*_empty_house(), *_system(), "--", "/bin/true"], capture_output=True, text=True, timeout=20
-    )
-    if probe.returncode:
-        lines = probe.stderr.strip().splitlines() or ["no reason given"]
-        return Isolation("rlimits", f"bubblewrap cannot start here ({lines[-1][:120]})")
-    return Isolation("bubblewrap")
+        return "bubblewrap is not installed"
+    command = [*_empty_house(), *_system(), "--", "/bin/true"]
+    probe = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    if not probe.returncode:
+        return ""
+    lines = probe.stderr.strip().splitlines() or ["no reason given"]
+    return f"bubblewrap cannot start here ({lines[-1][:120]})"
 
 
 def require(isolation: Isolation) -> None:
-    """Insist on a real sandbox.
+    """Insist on a real sandbox: bubblewrap or Landlock.
 
     Raises:
         MissingDependency: only resource limits are available; says what stands in the way.
     """
-    if isolation.name != "bubblewrap":
+    if isolation.name == "rlimits":
         raise MissingDependency(
             f"no sandbox: {isolation.why}",
             expected="bubblewrap, able to make user namespaces",
@@ -113,49 +123,100 @@ def _system() -> list[str]:
     for name in ("ld.so.cache", "fonts", "localtime", "alternatives"):
         args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     scratch = ["--size", str(SCRATCH_BYTES), "--tmpfs"]
-    args += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        *scratch,
-        "/dev/shm",
-        "--remount-ro",
-        "/dev",
-        *scratch,
-        "/tmp",
+    args += ["--proc", "/proc", "--dev", "/dev", *scratch, "/dev/shm", "--remount-ro", "/dev"]
+    return [*args, *scratch, "/tmp", *scratch, HOME]
+
+
+def _visible(hides: tuple[str, ...]) -> list[str]:
+    """What the learner may import of llmkit, as paths in it: no references, not the rooms in `hides`."""
+    package = Path(llmkit.__file__).resolve().parent
+    rooms = [
+        entry.name
+        for entry in sorted(package.iterdir())
+        if entry.name not in ("grade", "exercises_src", "__pycache__", *hides)
+        and (entry.is_dir() or entry.suffix == ".py")
     ]
-    return [*args, *scratch, HOME]
+    return [*rooms, *(f"grade/{name}" for name in VISIBLE)]
+
+
+def _homes() -> list[Path]:
+    """Where Python and its packages are, when not in /usr."""
+    homes = {Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), Path(sys.prefix)}
+    return [home for home in sorted(homes) if not home.is_relative_to("/usr")]
+
+
+def _copies() -> set[Path]:
+    """Every folder `llmkit` among the installed packages."""
+    return {
+        copy
+        for home in {*_homes(), Path(sys.prefix)}
+        for copy in home.glob("lib/python*/site-packages/llmkit")
+    }
 
 
 def _python_and_package(hides: tuple[str, ...]) -> list[str]:
-    """The interpreter, its packages, and llmkit without `grade`'s references and the rooms in `hides`.
+    """The interpreter, its packages, and what of llmkit is visible.
 
     The repository's root is emptied before anything in it is mounted, in case it lies below a mounted folder;
     so is any other copy of llmkit among the installed packages.
     """
     package = Path(llmkit.__file__).resolve().parent
     args: list[str] = []
-    homes = {Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), Path(sys.prefix)}
-    outside = [home for home in sorted(homes) if not home.is_relative_to("/usr")]
-    inside = [home for home in outside if home.is_relative_to(package.parent)]
-    for home in (home for home in outside if home not in inside):
+    inside = [home for home in _homes() if home.is_relative_to(package.parent)]
+    for home in (home for home in _homes() if home not in inside):
         args += ["--ro-bind", str(home), str(home)]
     if package.parent.name not in ("site-packages", "dist-packages"):
         args += ["--tmpfs", str(package.parent)]
     for home in inside:
         args += ["--ro-bind", str(home), str(home)]
-    copies = {copy for home in homes for copy in home.glob("lib/python*/site-packages/llmkit")}
-    for emptied in sorted({package} | copies):
+    for emptied in sorted({package} | _copies()):
         args += ["--tmpfs", str(emptied)]
-    for entry in sorted(package.iterdir()):
-        if entry.name not in ("grade", "__pycache__", *hides) and (entry.is_dir() or entry.suffix == ".py"):
-            args += ["--ro-bind-try", str(entry), str(entry)]
-    for name in VISIBLE:
-        args += ["--ro-bind-try", str(package / "grade" / name), str(package / "grade" / name)]
+    for entry in _visible(hides):
+        args += ["--ro-bind-try", str(package / entry), str(package / entry)]
     for emptied in (place for flag, place in itertools.pairwise(args) if flag == "--tmpfs"):
         args += ["--remount-ro", emptied]
     return args
+
+
+# --------------------------------------------------------------------------------------------------- Landlock
+
+DEVICES = ("null", "zero", "full", "random", "urandom")
+READABLE = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime",
+    "/etc/alternatives", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
+)  # fmt: skip
+
+
+def _rights(folder: Path, hides: tuple[str, ...]) -> dict[str, list[str]]:
+    """The arguments of `landlock.confine` for a kernel that works in `folder`."""
+    package = Path(llmkit.__file__).resolve().parent
+    read, listed = [*READABLE, *(str(package / entry) for entry in _visible(hides))], []
+    for home in {home.resolve() for home in _homes()}:
+        _split(home, {package, *_copies()}, read, listed)
+    return {"read": read, "write": [str(folder), *(f"/dev/{name}" for name in DEVICES)], "listed": listed}
+
+
+def _split(place: Path, secret: set[Path], read: list[str], listed: list[str]) -> None:
+    """Rights reach all that is below: a folder with a secret somewhere in it is given entry by entry."""
+    if place in secret:
+        return
+    if not any(path.is_relative_to(place) for path in secret):
+        read.append(str(place))
+        return
+    listed.append(str(place))
+    for entry in sorted(place.iterdir()):
+        _split(entry, secret, read, listed)
+
+
+def _doll_house(folder: Path, hides: tuple[str, ...]) -> Path:
+    """A folder to import llmkit from: links to what is visible, since the package's own cannot be listed."""
+    house, package = folder / "house", Path(llmkit.__file__).resolve().parent
+    (house / "llmkit" / "grade").mkdir(parents=True, exist_ok=True)
+    for entry in _visible(hides):
+        link = house / "llmkit" / entry
+        if not link.is_symlink():
+            link.symlink_to(package / entry)
+    return house
 
 
 # ------------------------------------------------------------------------------------------------- the kernel
@@ -194,7 +255,12 @@ def kernel_command(
     `folder` holds the connection file and the kernel's sockets: the only thing shared with the sandbox,
     writable by the learner, so nothing in it is trusted.
     """
-    kernel = [sys.executable, "-c", _LAUNCH, json.dumps(rlimits(limits)), "-f", "{connection_file}"]
+    launch = _LAUNCH
+    if isolation.name == "landlock":
+        _doll_house(folder, hides)
+        lock = f"confine(**{_rights(folder, hides)!r})\nos.chdir({str(folder)!r})"
+        launch = f"{inspect.getsource(landlock)}\n{lock}\n{_LAUNCH}"
+    kernel = [sys.executable, "-c", launch, json.dumps(rlimits(limits)), "-f", "{connection_file}"]
     if isolation.name != "bubblewrap":
         return kernel
     shared = ["--bind", str(folder), str(folder), "--remount-ro", "/", "--chdir", HOME]
@@ -205,13 +271,15 @@ def kernel_command(
 def kernel_environment(isolation: Isolation, folder: Path) -> dict[str, str]:
     """The kernel's whole environment: nothing of the examiner's leaks in."""
     home = HOME if isolation.name == "bubblewrap" else str(folder)
+    package = Path(llmkit.__file__).resolve().parent.parent
     return {
+        "TMPDIR": "/tmp" if isolation.name == "bubblewrap" else home,
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": home,
         "USER": "learner",
         "LOGNAME": "learner",
         "LANG": "C.UTF-8",
-        "PYTHONPATH": str(Path(llmkit.__file__).resolve().parent.parent),
+        "PYTHONPATH": str(folder / "house" if isolation.name == "landlock" else package),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",

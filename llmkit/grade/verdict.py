@@ -58,7 +58,7 @@ class Report:
 
     path: str
     exercise: str
-    isolation: str  # "bubblewrap" or "rlimits"
+    isolation: str  # "bubblewrap", "landlock" or "rlimits"
     verdicts: tuple[Verdict, ...]
     seconds: float = 0.0  # wall clock, kernel start included
     peak_mib: float = 0.0  # largest resident memory seen of the learner's processes

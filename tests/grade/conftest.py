@@ -118,7 +118,7 @@ def sandboxed():
 @pytest.fixture(scope="session")
 def examiner(sandboxed):
     """One warm examiner in the sandbox, with limits short enough for attacks."""
-    limits = Limits(wall=30.0, cell=3.0, task=3.0, memory=700 * 2**20)
+    limits = Limits(wall=20.0, cell=2.0, task=2.0, memory=400 * 2**20)
     with Examiner(sandboxed, limits) as warm:
         yield warm
 

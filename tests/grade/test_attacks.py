@@ -15,11 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmkit.grade import landlock
+from llmkit.grade.examiner import Examiner
 from llmkit.grade.grading import grade_one
+from llmkit.grade.sandbox import Isolation, Limits
 from llmkit.grade.verdict import DIED, ERROR, FAIL, PASS, STATUSES, TIMEOUT
 
 pytestmark = pytest.mark.sandbox
 
+ROOT = Path(__file__).resolve().parents[2]
 WRONG = """
 def update(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
     return (scale * backoff if overflow else scale), 0
@@ -113,6 +117,48 @@ if found: raise RuntimeError(str(found))
     report, verdict = run_attack([right_cells["setup"], spy, right_cells["update"]], written, patient)
     assert verdict.status == PASS, report
     assert report.notes == ()
+
+
+@pytest.mark.skipif(landlock.abi() == 0, reason="this Linux has no Landlock")
+def test_behind_landlock_a_spy_reads_no_answer_and_an_honest_notebook_passes(written, right_cells):
+    """bubblewrap is passed over here; what it hides, Landlock has to refuse."""
+    secrets = ["solutions/01_loss_scaler.ipynb", "exercises_src/01_loss_scaler/tasks.py", "README.md"]
+    secrets += [
+        "llmkit/grade/verdict.py",
+        "llmkit/train/precision.py",
+        "tests/grade/attacks.txt",
+        ".git/HEAD",
+    ]
+    assert all((ROOT / path).exists() for path in secrets)
+    spy = f"""
+import importlib, os, signal, socket
+found, paths = [], {[str(ROOT / path) for path in secrets]} + ["/etc/passwd"]
+paths += [f"/proc/{{os.getppid()}}/environ", f"/proc/{{os.getppid()}}/mem"]
+for path in paths:
+    try: open(path, "rb").read(1); found.append(path)
+    except OSError: pass
+for place in ("/", "/tmp", "/proc", "/home", "/root", {str(ROOT)!r}, {str(ROOT / "exercises_src")!r}):
+    try: os.listdir(place); found.append(place)
+    except OSError: pass
+    try: open(os.path.join(place, "spy"), "w"); found.append("wrote " + place)
+    except OSError: pass
+for name in ("grade.verdict", "grade.exercise", "train"):
+    try: importlib.import_module("llmkit." + name); found.append(name)
+    except ImportError: pass
+if {landlock.abi()} >= 4:
+    try: socket.create_connection(("127.0.0.1", 1), timeout=1)
+    except PermissionError: pass
+    except OSError as error: found.append(repr(error))
+if {landlock.abi()} >= 6:
+    try: os.kill(os.getppid(), signal.SIGTERM); found.append("signal")
+    except PermissionError: pass
+if found: raise RuntimeError(str(found))
+"""
+    box = Isolation("landlock", "asked for")
+    with Examiner(box, Limits()) as examiner:
+        report = grade_one(written(right_cells["setup"], spy, *list(right_cells.values())[1:]), examiner)
+    assert [verdict.status for verdict in report.verdicts] == [PASS] * 4, report
+    assert (report.isolation, report.notes) == ("landlock", ("locked in by Landlock: asked for",))
 
 
 def test_one_task_that_kills_its_kernel_costs_no_other(written, patient, right_cells):
