@@ -54,7 +54,8 @@ def write(done: ClassGrades, out: Path) -> Path:
     links = {learner: file_name(learner) for learner in sorted(done.roll.learners)}
     for learner, name in links.items():
         own = [grade for grade in done.grades if grade.learner == learner]
-        write_whole(pages / name, template.render(learner=learner, grades=own, links=links))
+        junk = [item for item in done.roll.junk if item.path.startswith((f"{learner}/", f"{learner}.ipynb"))]
+        write_whole(pages / name, template.render(learner=learner, grades=own, junk=junk))
     grid = {(grade.learner, grade.exercise): score(grade) for grade in done.grades}
     exercises = sorted({grade.exercise for grade in done.grades})
     index = template.render(

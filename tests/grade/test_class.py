@@ -19,12 +19,14 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from llmkit.cli import app
+from llmkit.cli.grade_verbs import _bar
 from llmkit.errors import GradeError, StorageError
 from llmkit.grade import gradebook
 from llmkit.grade.classroom import ClassGrades, grade_class, stands
@@ -353,6 +355,30 @@ def test_an_exercise_that_got_a_new_version_is_graded_again(tmp_path):
         assert not stands(replace(paper, sha256="1" * 64), kept)
         kept.append(replace(a_grade("ada"), version=load(LIGHT).version - 1))
         assert not stands(paper, kept)
+
+
+def test_the_command_answers_with_json_and_junit_and_a_bar_on_a_terminal(tmp_path, monkeypatch):
+    wrong = hand_in(tmp_path, "ada")  # of another exercise: no kernel is needed
+    wrong.write_text(wrong.read_text().replace(f'"exercise": "{LIGHT}"', '"exercise": "05_bpe"'))
+    (tmp_path / "submitted" / "bob.ipynb").write_text("x")
+    words = ["grade", "--class", str(tmp_path), "--out", str(tmp_path / "g.csv"), "--json"]
+    done = CliRunner().invoke(app, [*words, "--junit", str(tmp_path / "g.xml")], catch_exceptions=False)
+    plain = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert (plain["learners"], plain["notebooks"], plain["graded_now"]) == (2, 1, 1)
+    assert [item["path"] for item in plain["junk"]] == ["bob.ipynb"]
+    assert [line["passed"] for line in plain["tasks"]] == [0, 0, 0]
+    assert "1 of 1  ada  24_young_daly" in done.stderr
+    (suite,) = ElementTree.parse(tmp_path / "g.xml").getroot()
+    assert suite.get("name") == f"ada/{LIGHT}/{LIGHT}.ipynb" and suite[0][0].tag == "error"
+    assert "bob.ipynb" in (tmp_path / "g" / "bob.html").read_text()
+
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with _bar() as told:
+        told(a_grade("[red]ada"), 1, 2)
+    assert "1/2" in terminal.getvalue() and "[red]ada" in terminal.getvalue()
 
 
 def test_a_class_is_asked_for_in_one_way(tmp_path):
