@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,11 +30,12 @@ from llmkit.cli import app
 from llmkit.cli.grade_verbs import _bar
 from llmkit.errors import GradeError, StorageError
 from llmkit.grade import gradebook
-from llmkit.grade.classroom import ClassGrades, grade_class, stands
+from llmkit.grade.classroom import ClassGrades, Room, grade_class, stands
 from llmkit.grade.exercise import load
 from llmkit.grade.gradebook import TaskStatistics, as_csv, file_name, statistics_of
 from llmkit.grade.journal import Grade, Journal
 from llmkit.grade.roll import Roll, call_the_roll
+from llmkit.grade.sandbox import Isolation, Limits
 from llmkit.grade.verdict import FAIL, MALFORMED, NOT_ATTEMPTED, PASS, Example, Report, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -289,8 +291,8 @@ def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "grades.jsonl").read_text().splitlines()]
 
 
-def rows(folder: Path) -> dict[str, str]:
-    with open(folder / "grades.csv") as file:
+def rows(folder: Path, name: str = "grades.csv") -> dict[str, str]:
+    with open(folder / name) as file:
         return {row["student_id"]: row["score"] for row in csv.DictReader(file)}
 
 
@@ -379,6 +381,16 @@ def test_the_command_answers_with_json_and_junit_and_a_bar_on_a_terminal(tmp_pat
     with _bar() as told:
         told(a_grade("[red]ada"), 1, 2)
     assert "1/2" in terminal.getvalue() and "[red]ada" in terminal.getvalue()
+
+
+def test_a_paper_on_which_the_grader_itself_fails_is_told_and_gets_no_grade(tmp_path):
+    hand_in(tmp_path, "ada")
+    roll = call_the_roll(tmp_path)
+    room = Room(Isolation("rlimits", ""), Limits(), lambda *_: b"seed", deque())
+    grade, why = room._grade(roll.papers[0], None)  # no examiner to run it with
+    assert grade is None and why.startswith("AttributeError: ")
+    index = gradebook.write(ClassGrades(roll, [], troubles=[f"ada: {why}"]), tmp_path / "g.csv")
+    assert "ada: AttributeError" in index.read_text() and rows(tmp_path, "g.csv") == {}
 
 
 def test_a_class_is_asked_for_in_one_way(tmp_path):
