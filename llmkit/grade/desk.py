@@ -59,7 +59,10 @@ def ran_since(history: Sequence[str], saved: Sequence[tuple[int | None, str]]) -
     counted = (number for number, source in saved if type(number) is int and 0 < number < len(history)
                and history[number].strip() == source.strip())  # fmt: skip
     seen = max(counted, default=0)
-    return [n for n in range(seen + 1, len(history) - 1) if history[n].strip() not in texts | {""}]
+    late = [n for n in range(seen + 1, len(history) - 1) if history[n].strip() not in texts | {""}]
+    return [
+        n for n in late if "grade_me(" not in history[n] or "def " in history[n]
+    ]  # asking changes nothing
 
 
 def refuse_unsaved(path: Path, history: Sequence[str]) -> None:

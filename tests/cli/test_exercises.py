@@ -152,6 +152,14 @@ def test_a_sick_exercise_is_complained_about_line_by_line(scripts, workshop, mon
     ]
 
 
+def test_an_exercise_that_is_not_finished_says_what_is_missing(scripts, workshop):
+    author, _ = scripts
+    folder = author.make_exercise("40_my_own", workshop)
+    for name in ("text.py", "planted.py"):
+        (folder / name).unlink()
+    assert author.check_exercise("40_my_own") == ["planted.py is missing", "text.py is missing"]
+
+
 @pytest.mark.sandbox
 def test_check_tries_judges_notebooks_and_the_real_grader(monkeypatch, scripts):
     done = call("check", "24")

@@ -62,6 +62,8 @@ NOW = "grade_me()"
         (["", "a\n", "  ", NOW], [(None, "a")], []),
         (["", "b", NOW], [], [1]),
         (["", "b", "b2", NOW], [(True, "b"), ("2", "b2")], []),
+        (["", "a", NOW, NOW], [(1, "a")], []),  # asked twice in a cell that was never saved
+        (["", "def f(): 1\n" + NOW, NOW], [], [1]),
         (["", NOW], [], []),
     ],
 )
@@ -193,7 +195,7 @@ def test_in_a_kernel_the_saved_notebook_is_graded_and_an_unsaved_change_refused(
     told = execute(tmp_path, saved, [*cells, ask, "def goodput():\n    return 1", ask])
     assert "3 of 3 tasks passed in 1 notebook" in told[-3]
     assert f"{LIGHT}.ipynb, saved at " in told[-3]
-    assert told[-1].startswith(f"2 cells ran after `{LIGHT}.ipynb` was saved at ")
+    assert told[-1].startswith(f"1 cell ran after `{LIGHT}.ipynb` was saved at ")
     assert [line.name for line in standing() if line.passed] == [LIGHT]
 
 
