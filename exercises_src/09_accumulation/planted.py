@@ -250,7 +250,7 @@ def log_softmax(model, batches):
         if kept.any():
             part = -model(x)[kept].log_softmax(-1).gather(1, labels[kept, None]).sum() / tokens
             part.backward()
-            loss += float(part)
+            loss += part.item()
     return loss
 
 

@@ -228,6 +228,7 @@ def hidden_set(rng: random.Random) -> list[Case]:
         plan = {"steps": steps, "warmup": warmup, "lr": rng.uniform(0.01, 1), "min_lr": 0.002}
         cases.append(Case(scales=scales, visits=visits, **plan))
         cases.append(Case(scales=scales, visits=[rng.randint(1, steps)], **plan))
+        cases.append(Case(scales=scales, visits=[warmup - 1, "resume", 0], **plan))
         cases.append(Case(scales=scales, visits=[*rng.sample(range(steps), 4)], **plan))
     return cases
 
