@@ -103,7 +103,7 @@ EXERCISE = Exercise(
             answer=round(2 * (WORLD - 1) / WORLD * PARAMETERS * BYTES / 1e9, 2),
             because=(
                 "2.7e9 x 2 bytes = 5.4 GB, each chunk once round the ring to be summed and once to be "
-                "spread: 2 x 31/32 x 5.4 = 10.46 GB. On 4 ranks it is 8.1 GB, and on any number below 10.8 GB."
+                "spread: 2 x 31/32 x 5.4 = 10.46 GB. On 4 ranks it is 8.1 GB, on any number below 10.8."
             ),
         )
     },
