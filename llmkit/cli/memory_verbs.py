@@ -37,6 +37,7 @@ def memory(
         str, typer.Option(help="Rehearsal: adamw, adamw-foreach, adamw-loop, adamw-8bit, sgd.")
     ] = "adamw",
     checkpointing: Annotated[str, typer.Option(help="Rehearsal: none, selective or full.")] = "none",
+    ranks: Annotated[int, typer.Option(help="Rehearsal: cards that share the model out (FSDP2).")] = 1,
     gpu: Annotated[str, typer.Option(help='Rehearsal: a card, or a size such as "48 GiB".')] = "A100-80",
     as_json: Json = False,
 ) -> None:
@@ -50,7 +51,7 @@ def memory(
 
         changes = {"batch": batch, "model__context": seq, "model__checkpointing": checkpointing}
         changes |= {"precision": precision, **settings(list(set_))}
-        return rehearsal(config, factory, changes, optimizer, gpu, as_json)
+        return rehearsal(config, factory, changes, optimizer, gpu, as_json, ranks)
     if not run:
         raise ConfigError("nothing was named", expected="a run folder, a configuration, or --config")
     measured(run, settings(list(set_)), list(alloc), limit, scale, snapshot, picture, as_json)

@@ -16,14 +16,16 @@ from llmkit.errors import ConfigError, LLMKitError
 
 
 def rehearsal(
-    config: str, factory: str, changes: dict[str, Any], optimizer: str, gpu: str, as_json: bool
-) -> None:
+    config: str, factory: str, changes: dict[str, Any], optimizer: str, gpu: str, as_json: bool,
+    ranks: int = 1,
+) -> None:  # fmt: skip
     """Two training steps without the memory: does it fit, where would it die, what would help.
 
     Args:
         factory: in place of `config`, `package.module:make`: called without arguments, it returns an
             nn.Module, which is called with token ids and targets, both (batch, seq), and returns a loss.
         changes: as for `vary`.
+        ranks: cards that share the model out with FSDP2; its remedies are then left out.
     """
     from llmkit.memory.formula import longest_context
     from llmkit.memory.rehearsal import rehearse
@@ -34,11 +36,11 @@ def rehearsal(
     if factory:
         size = changes["batch"], changes["model__context"]
         own = {"inputs": lambda: _tokens(*size), "precision": changes["precision"]}
-        found, more, context = rehearse(_imported(factory), card=gpu, **options, **own), [], None
+        found, more, context = rehearse(_imported(factory), card=gpu, ranks=ranks, **options, **own), [], None
     else:
         what = named(config, **{"micro_batch": None} | changes)
-        found, context = rehearse(what, card=gpu, **options), longest_context(what.model, gpu)
-        more = [] if found.fits else remedies(what, found, **options)
+        found, context = rehearse(what, card=gpu, ranks=ranks, **options), longest_context(what.model, gpu)
+        more = [] if found.fits or ranks > 1 else remedies(what, found, **options)
     plain = {
         "name": found.name, "parameters": found.parameters, "emulated": True, "peak": asdict(found.peak),
         "limit": found.limit, "fits": found.fits, "headroom": found.headroom,

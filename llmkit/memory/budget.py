@@ -201,7 +201,7 @@ class Budget(TorchDispatchMode):
         """Count the new storages of an operation's result; the size of the first that does not fit, or 0."""
         ledger, places = self._ledger, self._places
         for tensor in out if isinstance(out, tuple | list) else (out,):
-            if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+            if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
                 continue
             storage = tensor.untyped_storage()
             if storage._cdata in ledger.blocks:

@@ -82,7 +82,8 @@ class Ledger:
         """Say what a tensor's storage is, counting it if it was unknown."""
         if tensor is None or tensor.layout is not torch.strided:
             return
-        storage = tensor.untyped_storage()
+        local = getattr(tensor, "_local_tensor", tensor)  # a DTensor's share of this rank
+        storage = local.untyped_storage()
         block = self.blocks.get(storage._cdata)
         if block is None:
             self.add(storage, category, owner)

@@ -15,6 +15,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -24,10 +25,12 @@ from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llmkit.errors import ConfigError, closest
-from llmkit.memory.budget import Budget
+from llmkit.memory import fsdp
+from llmkit.memory.budget import BORN, Budget
 from llmkit.memory.facts import OutOfMemory, Peak
 from llmkit.memory.job import OPTIMIZERS, Job, card_bytes, deal_evenly, numbers, settle
 from llmkit.memory.ledger import Block
+from llmkit.memory.sizes import rounded
 from llmkit.train import RunConfig
 
 REFUSED = (  # what fake tensors cannot do, because the answer depends on numbers that are not there
@@ -35,7 +38,7 @@ REFUSED = (  # what fake tensors cannot do, because the answer depends on number
     fake_tensor.DynamicOutputShapeException,
     fake_tensor.UnsupportedOperatorException,
 )
-KINDS = ("logits", "weight copies", "fp32 norms", "optimizer temporaries")
+KINDS = ("logits", "weight copies", "fp32 norms", "optimizer temporaries", "gathered weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ def rehearse(
     precision: str | None = None,
     kernels: str = "cuda",
     brief: bool = False,
+    ranks: int = 1,
 ) -> Rehearsal:
     """Two steps of forward, backward, clipping and update, of which every allocation is counted.
 
@@ -95,25 +99,31 @@ def rehearse(
             or `bf16 weights`, where everything is stored in it.
         kernels: `cuda`, or `cpu` for what this processor would need.
         brief: make the moments from gradients out of nowhere and rehearse one whole step: half the time.
+        ranks: what one of so many devices needs under FSDP2 (llmkit.memory.fsdp): PyTorch's own code runs,
+            and sends nothing. Weights are gathered in autocast's precision, which then makes no copies.
 
     The experts of a mixture get even shares of the tokens.
 
     Not seen: workspaces inside kernels (cuBLAS, flash attention's fp32 sums in backward), the CUDA context
-    (about half a gigabyte), fragmentation. The model is on one device.
+    (about half a gigabyte), fragmentation.
 
     Raises:
-        ConfigError: an unknown card or optimizer; an operation whose result depends on numbers, by its name.
+        ConfigError: an unknown card or optimizer; an operation whose result depends on numbers, by its name;
+            `ranks` inside a process group.
     """
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"unknown optimizer `{optimizer}`", remedy=closest(optimizer, OPTIMIZERS))
     limit = None if card is None else card_bytes(card)
     job = Job(what, inputs, precision, kernels)
-    with FakeTensorMode():
+    with fsdp.ranks(ranks) as mesh, FakeTensorMode():
         model = job.make()
         settle(model, job.weights)
         deal_evenly(model)
+        if mesh is not None:
+            fsdp.shard(model, mesh, job.mode.dtype)
         counted = Rehearsing(limit, model, OPTIMIZERS[optimizer](list(model.parameters())))
-        counted.perform(job, brief)
+        with fsdp.seen(counted.resized) if mesh is not None else nullcontext():
+            counted.perform(job, brief)
     parameters, block, whole = numbers(model)
     return Rehearsal(
         name=getattr(what, "name", "") or getattr(what, "__name__", type(model).__name__), limit=limit,
@@ -161,6 +171,8 @@ class Rehearsing(Budget):
         }
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(kind.__name__ == "DTensor" for kind in types):
+            return NotImplemented  # what it does on this rank's share comes by here again
         try:
             return super().__torch_dispatch__(func, types, args, kwargs)
         except REFUSED:
@@ -192,6 +204,19 @@ class Rehearsing(Budget):
         if ledger.serial > before and ledger.live > self._at.get(place, (0,))[0]:
             self._at[place] = ledger.live, ledger.serial, self.kinds["weight copies"]
         return refused
+
+    def resized(self, storage: torch.UntypedStorage, size: int) -> None:
+        """FSDP gathers weights into a storage that it keeps, and empties it again."""
+        ledger, places = self._ledger, self._places
+        if (block := ledger.blocks.get(storage._cdata)) is not None:
+            ledger._freed(block)
+        places.update()
+        self._kind = "gathered weights"
+        self.fits(rounded(size), ())
+        if ledger.add(storage, BORN[places.phase], places.module()):
+            self._peak_place = places.module(), places.phase
+        self._by_phase[places.phase] = max(self._by_phase[places.phase], ledger.live)
+        self._kind = ""
 
     def _kind_of(self, out: Any, args: tuple) -> str:
         """What a new tensor is, if it is something that people forget."""
