@@ -45,9 +45,9 @@ class Model(nn.Module):
 
     def __init__(self, seed, width=8):
         super().__init__()
-        torch.manual_seed(seed)
-        self.embed = nn.Parameter(torch.randn(VOCAB, width))
-        self.out = nn.Parameter(torch.randn(width, VOCAB) / width**0.5)
+        own = torch.Generator().manual_seed(seed)
+        self.embed = nn.Parameter(torch.randn(VOCAB, width, generator=own))
+        self.out = nn.Parameter(torch.randn(width, VOCAB, generator=own) / width**0.5)
 
     def forward(self, ids):
         return (self.embed.half().float()[ids] @ self.out.half().float()).half()
