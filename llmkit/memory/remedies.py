@@ -76,8 +76,8 @@ def _by_end(config: RunConfig, depth: int, options: dict[str, Any]) -> dict[tupl
 
 
 def sharded(found: Rehearsal, ranks: int, stage: int = 3) -> int:
-    """Peak bytes of one of `ranks` devices with ZeRO, by formula on the rehearsed moments (the ledger does
-    not see FSDP resize its storages).
+    """Peak bytes of one of `ranks` devices with ZeRO, by formula on the rehearsed moments; stage 3 is
+    rehearsed, not stated, by `rehearse(..., ranks=n)`, which says less (docs/memory-check.md).
 
     Stage 1 divides the optimizer's state by the ranks, 2 the gradients too, 3 (FSDP) the weights too: then a
     layer in use, the next one and what is in no layer are gathered, in half precision if there is autocast,
