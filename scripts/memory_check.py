@@ -39,7 +39,8 @@ rehearsed {gap:.1f} GiB: at the rehearsed peak, as backward begins, no gradients
 Both torchtitan rows are one rank under PyTorch's fake process group (`rehearse(..., ranks=8)`): FSDP2's own
 code runs under `FakeTensorMode` and its collectives send nothing. The formula that the remedies use
 (`sharded`) keeps two layers gathered and one whole gradient throughout, and a residual stream in fp32, so
-it says more. 7B, 1 x 2,048, selective checkpointing, eight ranks: {group:.1f} GiB by the group, {stated:.1f} GiB by the
+it says more.
+7B, 1 x 2,048, selective checkpointing, eight ranks: {group:.1f} GiB by the group, {stated:.1f} GiB by the
 formula, {more:+.0%}. Stages 1 and 2 are by formula alone: `fully_shard` has no such stages.
 
 Rows that were left out state too little: DeepSpeed#4093 (no batch, no length), Megatron-LM#482 (no length, no

@@ -22,7 +22,7 @@ from llmkit.train import Run, RunConfig, vary
 
 CHUNK = 1024  # positions whose logits are held at once
 SELECTIVE = (
-    0.08  # share of a step's time; benchmarks/memory.py on this kit's model. Its products are not redone
+    0.08  # share of a step's time; benchmarks/rehearsal.py on this kit's model. Its products are not redone
 )
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LAYER = re.compile(r"^blocks\.(\d+)")
