@@ -149,7 +149,14 @@ def answer(function: Any, inputs: dict[str, Any], watch: list[str], drive: Any =
         value = drive(function, **values) if drive else function(*values.values())
         return {"value": pack(value), "args": {name: pack(values[name]) for name in watch}}
     except (Exception, SystemExit) as error:  # the learner's error is an answer too
-        return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"error": _said(error)}
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # its `__str__` is the learner's too
+        return f"{type(error).__name__}, an error that cannot be printed"
 
 
 def driver(source: str) -> Any:

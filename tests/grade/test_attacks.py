@@ -23,32 +23,43 @@ from llmkit.grade.verdict import DIED, ERROR, FAIL, PASS, STATUSES, TIMEOUT
 
 pytestmark = pytest.mark.sandbox
 
+SMALL, LARGE = 50 * 2**20, 200 * 2**20  # bytes: what one notebook may add to us, and the whole of the worker
 ROOT = Path(__file__).resolve().parents[2]
 WRONG = """
 def update(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
     return (scale * backoff if overflow else scale), 0
 """
+RIGHT = """
+def update(scale, good_steps, overflow, growth=2.0, backoff=0.5, interval=2000):
+    if overflow:
+        return scale * backoff, 0
+    if good_steps + 1 < interval:
+        return scale, good_steps + 1
+    return (scale * growth if scale * growth <= 3.4028234663852886e38 else scale), 0
+"""
 
 
 def corpus(part: str) -> dict[str, tuple[list[str], set[str]]]:
-    """name -> (cells, right verdicts) of one part of attacks.txt, "the dozen" or "the rest"."""
+    """name -> (cells, right verdicts) of one part of attacks.txt: "the dozen", "the rest", "odd but honest"."""
     text = Path(__file__).with_name("attacks.txt").read_text()
     found = {}
     for attack in text.split(f"######## {part}\n")[1].split("########")[0].split("\n=== ")[1:]:
         head, _, body = attack.partition("\n")
         name, _, verdicts = head.partition(" -> ")
-        cells = re.sub(r"^WRONG$", WRONG, body, flags=re.MULTILINE).split("\n---\n")
-        found[name] = (cells, set(verdicts.split(", ")))
+        for word, source in (("WRONG", WRONG), ("RIGHT", RIGHT)):
+            body = re.sub(rf"^{word}$", source, body, flags=re.MULTILINE)
+        found[name] = (body.split("\n---\n"), set(verdicts.split(", ")))
     return found
 
 
-DOZEN, REST = corpus("the dozen"), corpus("the rest")
+DOZEN, REST, HONEST = corpus("the dozen"), corpus("the rest"), corpus("odd but honest")
 
 
 def run_attack(cells, written, examiner, **more):
-    began = time.monotonic()
+    began, before = time.monotonic(), psutil.Process().memory_info().rss
     report = grade_one(written(*cells, **more), examiner)
     took = time.monotonic() - began
+    assert psutil.Process().memory_info().rss - before < SMALL
     verdict = next(v for v in report.verdicts if v.task in ("update", "notebook"))
     assert verdict.says
     assert took < examiner.limits.wall + 5
@@ -56,13 +67,16 @@ def run_attack(cells, written, examiner, **more):
     left = [p for p in psutil.process_iter(["cmdline"]) if "31337" in (p.info["cmdline"] or [])]
     assert not left
     if examiner._server is not None:
-        assert not psutil.Process(examiner._server.pid).children(recursive=True)
+        worker = psutil.Process(examiner._server.pid)
+        assert not worker.children(recursive=True)
+        assert worker.memory_info().rss < LARGE
     return report, verdict
 
 
 def test_the_corpus_expects_no_pass_and_only_words_that_exist():
     assert len(DOZEN) >= 12
-    assert len(DOZEN | REST) == len(DOZEN) + len(REST) >= 40
+    assert len(DOZEN | REST) == len(DOZEN) + len(REST) >= 60
+    assert len(HONEST) >= 15
     for _, right in (DOZEN | REST).values():
         assert right <= set(STATUSES) - {PASS}
 
@@ -80,6 +94,13 @@ def test_the_rest_of_the_corpus_gets_the_verdict_it_deserves(name, written, exam
     cells, right = REST[name]
     report, verdict = run_attack(cells, written, examiner)
     assert verdict.status in right, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HONEST)
+def test_what_is_odd_but_honest_passes(name, written, patient):
+    report, verdict = run_attack(HONEST[name][0], written, patient)
+    assert verdict.status == PASS, report
 
 
 def test_a_spy_finds_no_answers_no_history_no_network_and_no_way_out(written, patient, right_cells):
