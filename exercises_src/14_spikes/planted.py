@@ -120,8 +120,8 @@ WRONG = {"spikes": WRONG_SPIKES}
 def with_numpy(losses, window, threshold, warmup, floor):
     losses = np.array(losses, dtype=float)
     good = np.isfinite(losses)
-    found = set(np.flatnonzero(~good).tolist())
-    for place in np.flatnonzero(good).tolist():
+    found = set(np.flatnonzero(~good))
+    for place in np.flatnonzero(good):
         past = losses[:place][good[:place]][-window:]
         if past.size >= warmup:
             centre = np.median(past)

@@ -11,6 +11,7 @@ import random
 import statistics
 from typing import Any
 
+from llmkit.grade.compare import number
 from llmkit.grade.exercise import Answer, Case, Exercise, Prediction, Property, Task
 
 
@@ -49,6 +50,7 @@ FAULTS |= {"scale": "robust"}  # one property: centre and spread
 
 def judge_spikes(inputs: dict[str, Any], got: Answer, want: Answer) -> str:
     found, right = got.value, want.value
+    found = [number(one) for one in found] if isinstance(found, list) else found  # NumPy's integers too
     if not isinstance(found, list) or any(type(one) is not int for one in found):
         return "form"
     if found == right:
