@@ -5,8 +5,8 @@
 # as micro-batches: forward and backward for each, the gradients add up in `.grad`, one optimizer step at the
 # end. It should be the same step as with the whole batch at once. It is not when every micro-batch's *mean*
 # loss is added: micro-batches hold unequal numbers of counted tokens (padding and prompts are ignored), so a
-# token in a short one pulls harder. Widely used trainers had this fault for years, and the loss curve does
-# not show it.
+# token in a short one pulls harder. A widely used trainer had
+# this fault (huggingface/transformers#34191), and the loss curve does not show it.
 #
 # After this you can write accumulation that equals the full batch, with empty micro-batches, clipping and
 # zeroing in the right places.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercise 10: AdamW
 #
-# **Two functions, about 35 minutes, 17 lines in all.** AdamW is ten lines, and each has been got wrong in a
-# published trainer: eps inside the root, decay that leaks into the moments, one step count for all
+# **Two functions, about 35 minutes, 17 lines in all.** AdamW is ten lines, and each
+# can go wrong unseen: eps inside the root, decay that leaks into the moments, one step count for all
 # parameters, a frozen parameter that decays to zero. None of them crashes. The loss still falls, a little
 # worse, and nobody knows why. Bias correction is a choice too: without it the first steps have another size,
 # which acts like a learning-rate schedule that nobody set.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exercise 11: warmup and cosine
 #
-# **Two functions, about 20 minutes, 11 lines in all.** The schedule is asked in nearly every interview and is
-# wrong in many trainers. A first step with a rate of 0 wastes a batch; a cosine that runs past its end climbs
+# **Two functions, about 20 minutes, 11 lines in all.** The schedule is a few lines with two ends, and each
+# end has its off-by-one. A first step with a rate of 0 wastes a batch; a cosine that runs past its end climbs
 # again; a `min_lr` used as a clamp bends the curve; a schedule that counts its own calls is off after every
 # resume. Written as a pure function of the step it has no state, so none of that can happen.
 #

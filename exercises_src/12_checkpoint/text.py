@@ -4,7 +4,7 @@
 # **Three functions, about 40 minutes, 25 lines in all.** A run of weeks is only as good as its last whole
 # checkpoint. Machines die while they save, so a file that is written in place is torn just when it is needed.
 # A rename without fsync can leave a file of the right name and no bytes after a power cut. A rotation that
-# counts names can delete the last good file and keep three torn ones. All three have ended real runs.
+# counts names can delete the last good file and keep three torn ones.
 #
 # After this you can save so that a crash at any point leaves something to resume from, find the newest whole
 # checkpoint, and rotate safely.
@@ -46,8 +46,8 @@ predict("minutes lost", guess)
 # - Its content: the SHA-256 of the data as 64 hex letters, a newline, the data.
 # - Write under a temporary name *in the same folder*; flush and fsync the file; rename it with `os.replace`
 #   or `os.rename`; then fsync the folder, which holds the name.
-# - A crash at any point leaves the other checkpoints as they were, and this one whole, as it was before, or
-#   absent. A checkpoint of this step may already be there.
+# - A crash at any point leaves the other checkpoints as they were, and this one whole: the old or the
+#   new one, absent only if there was none. A checkpoint of this step may already be there.
 # - After a save without a crash no temporary file is left.
 #
 # | folder before | step | data | folder afterwards |
