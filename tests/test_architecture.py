@@ -225,7 +225,7 @@ def test_importing_the_kit_or_its_command_line_loads_nothing_heavy(module):
 # -------------------------------------------------------------------------------------- how large it may grow
 
 TEXT = (".py", ".js", ".html", ".css")
-MODULE_LINES, FUNCTION_LINES, LOOP_LINES, KIT_LINES = 300, 45, 60, 17_000
+MODULE_LINES, FUNCTION_LINES, LOOP_LINES, KIT_LINES = 300, 45, 60, 17_200
 
 
 def count(path: Path) -> int:
