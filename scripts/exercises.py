@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,11 +142,12 @@ def execute(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
     from nbclient import NotebookClient
 
     node = nbformat.reads(as_text(notebook), as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(node, km=kernel, timeout=120, record_timing=False, resources=place).execute(
-        cleanup_kc=True
-    )
+    with tempfile.TemporaryDirectory(prefix="lk-") as own:  # else two at once would share their sockets
+        file = str(Path(own) / "kernel.json")
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", connection_file=file)
+        client = NotebookClient(node, km=kernel, timeout=120, record_timing=False, resources=place)
+        client.execute(cleanup_kc=True)
     run = json.loads(nbformat.writes(node))
     run["metadata"] = notebook["metadata"]  # the kernel's own names the Python version
     return run

@@ -36,8 +36,8 @@ def test_a_slider_is_moved_and_verdict_power_and_culprit_follow(page):
     assert page.get_by_label("size of drift").is_disabled()
     page.get_by_label("kind of drift", exact=True).select_option("merges")
     until(page, verdict="drift")
-    names = page.locator(".llmkit-drift dt").all()
-    assert min(name.bounding_box()["width"] for name in names) > 150  # JupyterLab's own style makes a fifth of it
+    names = page.locator(".llmkit-drift dt").all()  # JupyterLab's own style gives each a fifth of the width
+    assert min(name.bounding_box()["width"] for name in names) > 150
     slide(page, "size of drift", "Left")  # to 0.03 %
     until(page, verdict="no drift seen")
     assert "it is in shard" in page.locator(".llmkit-drift .headline").inner_text()
