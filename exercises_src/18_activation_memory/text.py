@@ -5,7 +5,7 @@
 # dies of memory all the same: of what the forward pass keeps for the backward pass. For a transformer it
 # has a closed form (Korthikanti et al. 2022). It says at once what tensor parallelism leaves undivided,
 # what sequence parallelism adds, and why recomputing attention's scores alone brings most of the gain at a
-# hundredth of the price.
+# fraction of the price.
 #
 # After this you can write the formula from memory, and say which pipeline stage is the fullest.
 #
