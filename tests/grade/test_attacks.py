@@ -250,3 +250,32 @@ def test_no_right_answer_exists_while_anything_of_the_learners_is_alive(
     assert report.verdicts[1].status == PASS
     assert len(asked) > 10
     assert all(alive == [] for alive in asked)
+
+
+def test_inputs_of_a_task_that_is_asked_apart_are_in_no_kernel_that_answers_another(
+    written, patient, monkeypatch
+):
+    import llmkit.grade.grading as grading
+    from llmkit.grade.exercise import Answer, Case, Exercise, Property, Task
+
+    def task(name: str, apart: bool) -> Task:
+        return Task(
+            name=name,
+            lines=1,
+            reference=lambda secret: Answer(value=[name]),
+            judge=lambda inputs, got, want: "" if got.value == want.value else "alone",
+            properties={"alone": Property("it sees its own inputs alone")},
+            public=(Case(secret=f"for {name}"),),
+            hidden=lambda rng: [],
+            hints=("1", "2", "3"),
+            apart=apart,
+        )
+
+    made = Exercise(
+        name="01_loss_scaler", version=1, title="", minutes=15, round="coding", difficulty=1, rows=("C4",),
+        tasks=(task("fixes", False), task("tests", True)), predictions={},
+    )  # fmt: skip
+    monkeypatch.setattr(grading, "load", lambda name: made)
+    spy = "import json\ndef fixes(secret): return list(json.loads(get_ipython().user_ns['llmkit_inputs']))\n"
+    report = grade_one(written(spy + "tests = fixes"), patient)
+    assert [(v.task, v.status) for v in report.verdicts] == [("fixes", PASS), ("tests", PASS)], report
