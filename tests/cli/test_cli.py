@@ -100,6 +100,7 @@ SURFACE = {
         "--optimizer",
         "--picture",
         "--precision",
+        "--ranks",
         "--scale",
         "--seq",
         "--set",

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IDS = [path.stem for path in NOTEBOOKS]
 IGNORED = {"00_start_here": 1}  # what is on this machine differs between machines
+LONG = ("02", "03", "06", "07", "08", "14")  # more than 20 s; nbval runs them in `make test` as well
 UNSTABLE = re.compile(r"0x[0-9a-f]{6,}|/tmp/|/home/|it/s|\d\d:\d\d:\d\d|\b20\d\d-\d\d-\d\dT")
 
 
@@ -54,7 +55,11 @@ def test_its_outputs_can_be_compared(path):
     assert len(speaking) >= 0.7 * len(cells)  # the rest define or import
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=IDS)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] if p.stem.startswith(LONG) else []) for p in NOTEBOOKS],
+    ids=IDS,
+)
 def test_papermill_runs_it(path, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKIT_HOME", str(tmp_path / "home"))
     done = papermill.execute_notebook(
