@@ -141,7 +141,7 @@ class Exercise:
 
 @cache
 def catalog() -> dict[str, Path]:
-    """Exercise -> its folder, in order. They stand beside the package in a checkout; a bare wheel has none."""
+    """Exercise -> its folder, in order: beside the package in a checkout; a bare wheel has none."""
     package = Path(__file__).resolve().parents[1]
     for sources in (package.parent / "exercises_src", package / "exercises_src"):
         if sources.is_dir():
