@@ -19,8 +19,8 @@ HEAD = """# The graders, graded
 Each task has wrong solutions planted in `exercises_src/NN_name/planted.py`, of the kinds people really
 write, and right ones in other styles. Its judge must refuse the first, naming the property that was planted,
 and accept the second. `python scripts/graders.py` makes this page by running them all on public and hidden
-inputs; a test fails when it is out of date. `tests/grade/test_judges.py` tries them with three to six draws
-of hidden inputs, and without the public ones.
+inputs; a test fails when it is out of date. `tests/grade/test_judges.py` tries them on one draw
+of hidden inputs alone, in `make test-all` on four.
 
 """
 COLUMNS = ("exercise", "task", "wrong", "refused", "by the planted property", "right", "accepted")
