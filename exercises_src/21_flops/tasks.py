@@ -8,13 +8,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from llmkit.grade.compare import agree, close, number
+from llmkit.grade.compare import agree, close, number, plain
 from llmkit.grade.exercise import Answer, Case, Exercise, Prediction, Property, Task
-
-
-def plain(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
 
 # ------------------------------------------------------------------------------------------------ 1. forward
 

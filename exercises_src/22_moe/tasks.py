@@ -9,14 +9,8 @@ import math
 import random
 from typing import Any
 
-from llmkit.grade.compare import agree, number
+from llmkit.grade.compare import agree, number, plain
 from llmkit.grade.exercise import Answer, Case, Exercise, Prediction, Property, Task
-
-
-def plain(value: Any) -> bool:
-    found = number(value)
-    return isinstance(found, (int, float)) and not isinstance(found, bool)
-
 
 # ------------------------------------------------------------------------------------------------- 1. sizes
 

@@ -10,14 +10,10 @@ import random
 from typing import Any
 
 from llmkit.grade.collect import Tensor, nested
-from llmkit.grade.compare import agree, close, number
+from llmkit.grade.compare import agree, close, number, plain
 from llmkit.grade.exercise import Answer, Case, Exercise, Prediction, Property, Task
 
 PARTS = ("compute", "bubble", "tensor", "data")
-
-
-def plain(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # ------------------------------------------------------------------------------------------------ 1. bubble

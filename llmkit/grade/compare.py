@@ -63,6 +63,12 @@ def _kind(tensor: Tensor) -> str:
     return tensor.dtype.rstrip("0123456789").replace("bfloat", "float").replace("uint", "int")
 
 
+def plain(value: Any) -> bool:
+    """A number, or a tensor that holds one; a flag is none."""
+    found = number(value)
+    return isinstance(found, (int, float)) and not isinstance(found, bool)
+
+
 def number(value: Any) -> Any:
     """The number in a tensor of one element; anything else as it is."""
     return (
