@@ -11,10 +11,12 @@ import resource
 import statistics
 import time
 
+import torch
+
 from llmkit.memory import measure, show_size
-from llmkit.memory.rehearsal import rehearse
+from llmkit.memory.rehearsal import attention_memory, rehearse
 from llmkit.memory.remedies import peak_at_depth
-from llmkit.train import build, laptop, named, train, vary
+from llmkit.train import RunConfig, build, laptop, named, train, vary
 
 REMEDIES = {
     "as it is": {},
@@ -62,13 +64,48 @@ def remedies(rounds: int, steps: int = 2) -> None:
             ratios[name].append(spent / base)
     large = named("gpt-7b", batch=8, micro_batch=None, precision="bf16")
     whole = {"laptop": measure(runs["as it is"], steps=2).bytes, "7B": peak_at_depth(large)[0]}
+    attention = {"laptop": attention_memory(small, "cpu"), "7B": attention_memory(large)}
     for name, change in REMEDIES.items():
         here, there = measure(runs[name], steps=2).bytes, peak_at_depth(changed(large, change))[0]
+        kept = attention_memory(changed(small, change), "cpu"), attention_memory(changed(large, change))
         print(
             f"{name:30} time {statistics.median(ratios[name]) - 1:+5.0%}  peak laptop() "
-            f"{here / whole['laptop'] - 1:+5.0%}  7B, 8 x 2,048: {there / whole['7B'] - 1:+5.0%}",
+            f"{here / whole['laptop'] - 1:+5.0%}  7B, 8 x 2,048: {there / whole['7B'] - 1:+5.0%}  attention "
+            f"{kept[0] / attention['laptop'] - 1:+5.0%}, 7B {kept[1] / attention['7B'] - 1:+5.0%}",
             flush=True,
         )
+    half_precision(runs["as it is"].model, small, rounds)
+    single = peak_at_depth(vary(large, precision="fp32"))[0]
+    print(f"{'bf16 instead of fp32':30} 7B, 8 x 2,048: {whole['7B'] / single - 1:+5.0%}")
+
+
+def half_precision(model: torch.nn.Module, config: RunConfig, rounds: int) -> None:
+    """PyTorch's own CPU autocast, with tensors that are stored in bf16: what `precision="bf16"` emulates here
+    is not, so its peak would be that of fp32."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    x = torch.randint(0, config.model.vocab_size, (config.batch, config.model.context))
+
+    def step(half: bool) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            loss = model(x, x).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(half=False)  # the moments
+    peaks = {half: measure(lambda half=half: step(half), model, optimizer).bytes for half in (False, True)}
+    ratios = []
+    for _ in range(rounds):
+        spent = {}
+        for half in (False, True):
+            start = time.process_time()
+            step(half)
+            spent[half] = time.process_time() - start
+        ratios.append(spent[True] / spent[False])
+    print(
+        f"{'bf16, PyTorch autocast':30} time {statistics.median(ratios) - 1:+5.0%}  peak laptop() "
+        f"{peaks[True] / peaks[False] - 1:+5.0%}"
+    )
 
 
 if __name__ == "__main__":

@@ -42,13 +42,14 @@ def rehearsal(
         found, context = rehearse(what, card=gpu, ranks=ranks, **options), longest_context(what.model, gpu)
         more = [] if found.fits or ranks > 1 else remedies(what, found, **options)
     plain = {
-        "name": found.name, "parameters": found.parameters, "emulated": True, "peak": asdict(found.peak),
+        "name": found.name, "parameters": found.parameters, "ranks": ranks, "emulated": True,
+        "peak": asdict(found.peak),
         "limit": found.limit, "fits": found.fits, "headroom": found.headroom,
         "died": found.died and asdict(found.died),
         "kinds": found.kinds, "remedies": [asdict(remedy) | {"cost": remedy.cost} for remedy in more],
         "longest_context_when_serving": context,
     }  # fmt: skip
-    result(_text(found, more, gpu), plain, as_json)
+    result(_text(found, more, gpu, ranks), plain, as_json)
     next_command("llmkit memory --help" if found.fits else _again(more))
     if not found.fits:
         raise typer.Exit(1)
@@ -58,12 +59,14 @@ def _again(more: list[Any]) -> str:
     return next((f"again with: {one.name}" for one in more if one.fits), "a smaller model")
 
 
-def _text(found: Any, more: list[Any], gpu: str) -> str:
+def _text(found: Any, more: list[Any], gpu: str, ranks: int) -> str:
     from llmkit.memory import show_size
 
     peak, place = found.peak, found.peak.module or "no module"
+    shared = f", shared out over {ranks} cards (FSDP2), of which this is one" if ranks > 1 else ""
     lines = [
-        f"{found.name}: {found.parameters:,} parameters; two steps rehearsed, nothing allocated (emulated)",
+        f"{found.name}: {found.parameters:,} parameters{shared}; two steps rehearsed, nothing allocated "
+        "(emulated)",
         f"peak {show_size(peak.bytes)} in {peak.phase}, `{place}`; {gpu} has {show_size(found.limit)}: "
         + f"{show_size(abs(found.headroom))} {'left, it fits' if found.fits else 'too much'}",
         "", columns([(k, show_size(v)) for k, v in peak.by_category.items() if v], ("at the peak", "")),

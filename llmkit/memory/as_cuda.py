@@ -10,6 +10,7 @@ kernels, in Python's reach.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from llmkit.errors import ConfigError
 from llmkit.train.precision import _ALIASES, COMPOSED, FLOAT32, LOWER, EmulatedAutocast
 
 
@@ -28,7 +30,8 @@ class AsCuda(EmulatedAutocast):
 
     Args:
         dtype: of matrix products; None: no autocast.
-        kernels: `cuda`: attention as CUDA's dispatcher would choose it; `cpu`: as this processor's does.
+        kernels: of attention. `cuda`: as CUDA's dispatcher would choose it; `plain`: products with all the
+            scores, as before there were fused ones; `cpu`: as this processor's does.
     """
 
     def __init__(self, dtype: torch.dtype | None, kernels: str = "cuda"):
@@ -57,9 +60,12 @@ class AsCuda(EmulatedAutocast):
             dtype = self.dtype if name in LOWER else torch.float32
             args = tuple(self.cast(a, dtype) for a in args)
             kwargs = {key: self.cast(value, dtype) for key, value in kwargs.items()}
+        elif name in LOWER:
+            one_dtype(name, args)
         if name == "scaled_dot_product_attention" and self.kernels == "cuda":
             return attention(*args, **kwargs)
-        return func(*args, **kwargs)
+        with sdpa_kernel(SDPBackend.MATH) if self.kernels == "plain" else nullcontext():
+            return func(*args, **kwargs)
 
     def cast(self, value: Any, dtype: torch.dtype) -> Any:
         """Floating tensors in `dtype`, anything else as it is."""
@@ -72,6 +78,17 @@ class AsCuda(EmulatedAutocast):
         if value not in self.copies:
             self.copies[value] = value.to(dtype)
         return self.copies[value]
+
+
+def one_dtype(name: str, args: tuple) -> None:
+    """Fake kernels multiply what real ones refuse. Raises ConfigError."""
+    kinds = {str(a.dtype)[6:] for a in args if isinstance(a, Tensor) and a.is_floating_point()}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"`{name}` was given {' and '.join(sorted(kinds))}, which PyTorch does not multiply",
+            expected="one dtype, where there is no autocast",
+            remedy="use autocast (`bf16`), or let a norm that computes in float32 answer in its input's",
+        )
 
 
 def attention(

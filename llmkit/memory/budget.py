@@ -22,7 +22,7 @@ from llmkit.errors import ConfigError
 from llmkit.memory.facts import OutOfMemory, Peak, out_of_memory
 from llmkit.memory.ledger import Ledger
 from llmkit.memory.places import Places
-from llmkit.memory.sizes import parse_size, rounded
+from llmkit.memory.sizes import parse_size, rounded, show_size
 
 BORN = {"forward": "activations", "backward": "temporaries", "optimizer": "temporaries"}
 
@@ -56,12 +56,20 @@ def budget(
         The Budget; `.live` while it is open, `.peak` always.
 
     Raises:
-        ConfigError: not a size or card; not a run or module; an emulated precision without `as_stored`.
+        ConfigError: not a size or card; not a run or module; an emulated precision without `as_stored`;
+            less than the parameters of the model.
         torch.OutOfMemoryError: inside, at the operation that would exceed the limit; its `.llmkit` is an
             OutOfMemory.
     """
     model, optimizer = parts_of(run_or_model, optimizer, as_stored)
-    return Budget(parse_size(limit), model, optimizer)
+    size = parse_size(limit)
+    held = sum(p.nbytes for p in model.parameters()) if model is not None else 0
+    if held > size:
+        raise ConfigError(
+            f"a budget of {show_size(size)} for a model whose parameters are {show_size(held)}",
+            expected="room for a step beside them", remedy="a larger budget or a smaller model",
+        )  # fmt: skip
+    return Budget(size, model, optimizer)
 
 
 def parts_of(run_or_model: Any, optimizer: Any, as_stored: bool) -> tuple[Any, Any]:

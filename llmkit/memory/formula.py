@@ -15,7 +15,7 @@ from typing import Any
 
 from llmkit.cost import Quantity, activations, kv_cache, parameters, shape_of
 from llmkit.cost.quantity import total
-from llmkit.memory.job import card_bytes
+from llmkit.memory.sizes import parse_size
 
 MOMENTS = {"adamw": 8, "adamw-foreach": 8, "adamw-loop": 8, "adamw-8bit": 2 + 8 / 256, "sgd": 0}  # B a number
 LOGIT = 12  # bytes a logit as backward begins: fp32 log-softmax and two gradients of its size
@@ -130,6 +130,6 @@ def longest_context(model: Any, card: int | str, *, sequences: int = 1, number_b
     """Tokens of context whose KV cache fits on a card beside the weights; None: any number, because a sliding
     window forgets the rest. Activations of one token and the allocator's share are not in it."""
     s = shape_of(model)
-    room = card_bytes(card) - number_bytes * parameters(s).value
+    room = parse_size(card) - number_bytes * parameters(s).value
     tokens = int(room // kv_cache(s, batch=sequences, context=1, number_bytes=number_bytes).value)
     return None if s.window is not None and tokens >= s.window else max(0, tokens)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from llmkit.errors import ConfigError, closest
 from llmkit.memory.as_cuda import AsCuda
-from llmkit.memory.sizes import CARDS, parse_size
 from llmkit.train import GPT, RunConfig
 from llmkit.train.moe import Experts
 from llmkit.train.precision import DTYPES
@@ -84,6 +84,23 @@ class Job:
         optimizer.step()
 
 
+@contextmanager
+def convertible(fake: FakeTensorMode) -> Iterator[None]:
+    """Inside, `.to(dtype)` works on fake weights: `swap_tensors` of PyTorch 2.13 refuses what the mode's own
+    memo refers to weakly (pytorch/pytorch#184976). The memo only saves work."""
+    swap = torch.utils.swap_tensors
+
+    def forgetful(a: Tensor, b: Tensor) -> None:
+        fake.fake_tensor_converter.tensor_memo.clear()
+        swap(a, b)
+
+    torch.utils.swap_tensors = forgetful
+    try:
+        yield
+    finally:
+        torch.utils.swap_tensors = swap
+
+
 def settle(model: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Give the parameters and buffers of a model on the meta device a place, or all of them another dtype;
     ties stay tied."""
@@ -119,21 +136,3 @@ def numbers(model: nn.Module) -> tuple[int, int, int]:
 
 def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def card_bytes(card: int | str) -> int:
-    """Bytes of a size, or of a card by its name with or without its socket (`A100-80`).
-
-    Raises:
-        ConfigError: neither.
-    """
-    names = {name.replace("-SXM", ""): name for name in CARDS}
-    try:
-        return parse_size(names.get(card, card))
-    except ConfigError:
-        if re.match(r"\s*[0-9.]", str(card)):
-            raise
-        raise ConfigError(
-            f"unknown card `{card}`", expected='a card or a size such as "48 GiB"',
-            remedy=closest(str(card), [*names, *CARDS]),
-        ) from None  # fmt: skip

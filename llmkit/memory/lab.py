@@ -12,8 +12,8 @@ from typing import Any
 
 from llmkit.cost.labs import Knob, Lab, Screen, as_text
 from llmkit.memory.formula import MOMENTS, estimate
-from llmkit.memory.job import card_bytes
 from llmkit.memory.remedies import CHUNK, peak_at_depth
+from llmkit.memory.sizes import parse_size
 from llmkit.train import RunConfig, named, vary
 from llmkit.train.config import CHECKPOINTING
 
@@ -46,7 +46,7 @@ def config_of(setting: dict[str, Any]) -> RunConfig:
 
 def draw(**setting: Any) -> Screen:
     """By formula: the fullest instant of a step, stacked, against the card."""
-    config, limit = config_of(setting), card_bytes(setting["card"])
+    config, limit = config_of(setting), parse_size(setting["card"])
     found = estimate(
         config.model, batch=config.batch, precision=config.precision, optimizer=setting["optimizer"]
     )

@@ -28,10 +28,11 @@ from llmkit.errors import ConfigError, closest
 from llmkit.memory import fsdp
 from llmkit.memory.budget import BORN, Budget
 from llmkit.memory.facts import OutOfMemory, Peak
-from llmkit.memory.job import OPTIMIZERS, Job, card_bytes, deal_evenly, numbers, settle
+from llmkit.memory.job import OPTIMIZERS, Job, convertible, deal_evenly, numbers, settle
 from llmkit.memory.ledger import Block
-from llmkit.memory.sizes import rounded
+from llmkit.memory.sizes import parse_size, rounded
 from llmkit.train import RunConfig
+from llmkit.train.model import Attention
 
 REFUSED = (  # what fake tensors cannot do, because the answer depends on numbers that are not there
     fake_tensor.DataDependentOutputException,
@@ -97,7 +98,7 @@ def rehearse(
             with `.loss`.
         precision: for a callable, or in place of the configuration's: `fp32`, autocast to `bf16` or `fp16`,
             or `bf16 weights`, where everything is stored in it.
-        kernels: `cuda`, or `cpu` for what this processor would need.
+        kernels: `cuda`; `plain`, without fused attention; or `cpu` for what this processor would need.
         brief: make the moments from gradients out of nowhere and rehearse one whole step: half the time.
         ranks: what one of so many devices needs under FSDP2 (llmkit.memory.fsdp): PyTorch's own code runs,
             and sends nothing. Weights are gathered in autocast's precision, which then makes no copies.
@@ -113,10 +114,11 @@ def rehearse(
     """
     if optimizer not in OPTIMIZERS:
         raise ConfigError(f"unknown optimizer `{optimizer}`", remedy=closest(optimizer, OPTIMIZERS))
-    limit = None if card is None else card_bytes(card)
+    limit = None if card is None else parse_size(card)
     job = Job(what, inputs, precision, kernels)
-    with fsdp.ranks(ranks) as mesh, FakeTensorMode():
-        model = job.make()
+    with fsdp.ranks(ranks) as mesh, FakeTensorMode() as fake:
+        with convertible(fake):
+            model = job.make()
         settle(model, job.weights)
         deal_evenly(model)
         if mesh is not None:
@@ -131,6 +133,24 @@ def rehearse(
         stored=counted.stored, died=counted.died,
         kinds=dict(counted.most), moments=counted.moments,
     )  # fmt: skip
+
+
+def attention_memory(config: RunConfig, kernels: str = "cuda") -> int:
+    """Bytes that one layer's attention keeps for backward: queries, keys, values, what its kernel saves, its
+    result; not its input, its weights and their copies. Emulated.
+
+    Args:
+        kernels: as for `rehearse`. A fused kernel saves no scores, so a window has none to save; a plain one
+            saves (B, H, T, T) of them. CUDA's fused kernels take a mask or shared heads, not both at once
+            (as_cuda.attention): with a window and grouped queries the scores are back.
+    """
+    job, model = Job(config, None, None, kernels), config.model
+    size = config.micro_batch or config.batch, model.context, model.width
+    with FakeTensorMode():
+        layer = Attention(model)
+        x = torch.empty(size, dtype=job.mode.dtype or torch.float32, requires_grad=True)
+        with Rehearsing(None, layer, OPTIMIZERS["sgd"](list(layer.parameters()))) as counted:
+            return counted.kept(job, layer, x)
 
 
 class Rehearsing(Budget):
@@ -169,6 +189,16 @@ class Rehearsing(Budget):
             place: Moment(live, sums[bisect_right(serials, serial)], copies)
             for place, (live, serial, copies) in self._at.items()
         }
+
+    def kept(self, job: Job, module: nn.Module, x: Tensor) -> int:
+        """Bytes of activations that wait for backward once `module` has run."""
+        self._ledger.tell = self._told
+        with job.mode:
+            graph = module(x).grad_fn  # holds what backward needs, and not the result itself
+        self._sort()
+        kept = self._ledger.by_category["activations"] - self.kinds["weight copies"]
+        del graph
+        return kept
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(kind.__name__ == "DTensor" for kind in types):

@@ -15,9 +15,9 @@ from typing import Any
 
 from llmkit.cost import training_flops
 from llmkit.errors import ConfigError
-from llmkit.memory.job import card_bytes
 from llmkit.memory.measure import measure
 from llmkit.memory.rehearsal import Moment, Rehearsal, rehearse
+from llmkit.memory.sizes import parse_size
 from llmkit.train import Run, RunConfig, vary
 
 CHUNK = 1024  # positions whose logits are held at once
@@ -156,7 +156,7 @@ def largest_micro_batch(what: Run | RunConfig, card: int | str, **options: Any) 
     Raises:
         ConfigError: not even one sequence fits.
     """
-    limit = card_bytes(card)
+    limit = parse_size(card)
     config = what.config if isinstance(what, Run) else what
     share = config.batch // (what.parallel.world if isinstance(what, Run) else 1)
     for size in (n for n in range(share, 0, -1) if share % n == 0):

@@ -16,8 +16,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from llmkit.memory.job import card_bytes
 from llmkit.memory.lab import LAB, as_text, rehearsed
+from llmkit.memory.sizes import parse_size
 
 HERE = Path(__file__)
 
@@ -49,7 +49,7 @@ class MemoryLab(anywidget.AnyWidget):
         """Set knobs, keep the others. Raises ConfigError on a knob or a value that it has not."""
         screen = LAB.screen(self.setting | knobs)
         self.setting = self.setting | knobs
-        limit = card_bytes(self.setting["card"])
+        limit = parse_size(self.setting["card"])
         self.shown = {
             "title": LAB.title,
             "setting": self.setting,

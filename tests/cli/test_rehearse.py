@@ -28,6 +28,15 @@ def test_what_fits_says_so_and_what_does_not_says_where_and_what_would_help():
     assert "FSDP over" in full.stdout and "too much" in full.stdout
 
 
+def test_on_many_ranks_it_speaks_of_one_of_them():
+    alone, shared = (json.loads(run(*SMALL, *more, "--json").stdout) for more in ((), ("--ranks", "8")))
+    assert (alone["ranks"], shared["ranks"]) == (1, 8)
+    assert alone["parameters"] == shared["parameters"]
+    for what in ("parameters", "optimizer state"):
+        assert shared["peak"]["by_category"][what] < alone["peak"]["by_category"][what] / 7
+    assert "shared out over 8 cards (FSDP2), of which this is one" in run(*SMALL, "--ranks", "8").stdout
+
+
 def test_a_factory_by_dotted_path_is_rehearsed(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "from llmkit.train import GPT, tiny\ndef make():\n    return GPT(tiny().model)\n"

@@ -209,3 +209,12 @@ def test_on_a_gpu_the_allocator_refuses_and_the_refusal_is_annotated():
         model(torch.zeros(2**16, 1024, device="cuda"))
     assert error.value.llmkit.emulated is False and error.value.llmkit.limit_bytes == 64 * 2**20
     assert torch.cuda.get_per_process_memory_fraction() == before
+
+
+def test_a_budget_below_the_weights_is_refused_before_anything_runs():
+    model = torch.nn.Linear(256, 256)
+    with pytest.raises(ConfigError) as error:
+        budget("100 KiB", model)
+    assert error.value.found == "a budget of 100.00 KiB for a model whose parameters are 257.00 KiB"
+    with budget("258 KiB", model):
+        pass

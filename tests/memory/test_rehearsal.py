@@ -17,7 +17,7 @@ from torch import nn
 
 from llmkit.errors import ConfigError
 from llmkit.memory import measure
-from llmkit.memory.job import OPTIMIZERS, Job, deal_evenly, numbers
+from llmkit.memory.job import OPTIMIZERS, Job, deal_evenly, numbers, settle
 from llmkit.memory.rehearsal import KINDS, rehearse
 from llmkit.train import GPT, tiny
 
@@ -170,3 +170,35 @@ def test_the_impossible_is_refused_in_words(kw, found):
 def test_layers_are_those_of_the_largest_list():
     whole, block, layers = numbers(GPT(config().model))
     assert layers == 3 * block and whole == layers + 512 * 96 + 64 * 96 + 96
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = torch.nn.Embedding(100, 64), torch.nn.Linear(64, 100, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        return self.head(self.embed(x)).float().sum()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_factory_may_convert_its_model_and_ties_stay_tied(half):
+    """PyTorch 2.13's own `Module.to` fails on fake weights (pytorch/pytorch#184976)."""
+    found = rehearse(
+        lambda: Tied().to(torch.bfloat16 if half else torch.float32),
+        inputs=lambda: (torch.zeros(1, 64, dtype=torch.int64),), precision="fp32",
+    )  # fmt: skip
+    assert found.parameters == 6400
+    assert found.stored["parameters"] == found.stored["gradients"] == 6400 * (2 if half else 4)
+
+
+def test_what_pytorch_does_not_multiply_is_refused_and_not_counted():
+    config = tiny(model__norm="rmsnorm", data="generated")
+    with pytest.raises(ConfigError) as error:
+        rehearse(config, precision="bf16 weights")
+    assert error.value.found == "`linear` was given bfloat16 and float32, which PyTorch does not multiply"
+    model, tokens = GPT(config.model), torch.zeros(1, 8, dtype=torch.int64)
+    settle(model, torch.bfloat16)
+    with pytest.raises(RuntimeError, match="dtype"):  # and so it is
+        model(tokens, tokens)

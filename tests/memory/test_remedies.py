@@ -14,9 +14,10 @@ from llmkit.cost import kv_cache, parameters
 from llmkit.errors import ConfigError
 from llmkit.memory import measure
 from llmkit.memory.formula import estimate, layer_activations, longest_context
-from llmkit.memory.rehearsal import rehearse
+from llmkit.memory.rehearsal import attention_memory, rehearse
 from llmkit.memory.remedies import largest_micro_batch, peak_at_depth, remedies, sharded
 from llmkit.train import named, train, vary
+from llmkit.train.model import Attention
 
 LLAMA = {"activation": "swiglu", "norm": "rmsnorm", "position": "rotary", "tied": False}
 SHAPES = {"gpt": {}, "llama": LLAMA, "grouped": LLAMA | {"kv_heads": 4}}
@@ -151,3 +152,51 @@ def test_the_longest_context_fills_the_card_and_one_more_token_does_not():
     assert full < tokens / 4  # grouped queries keep a quarter, and weigh less
     assert longest_context(vary(named("llama3-8b"), model__window=4096).model, "48 GiB") is None
     assert longest_context(named("llama2-70b").model, "48 GiB") == 0
+
+
+ATTENTION = {"full": {}, "grouped": {"kv_heads": 2}, "window": {"window": 128}}
+
+
+@pytest.mark.parametrize("change", ATTENTION)
+def test_what_attention_keeps_by_hand(change):
+    """Full: q, k, v and the result in half precision, a sum for each query; plain: its scores in fp32 too."""
+    what = config(2, **ATTENTION[change])
+    numbers, sums, shared = 2 * 512 * 512, 2 * 8 * 512, 2 / 8
+    by_hand = {
+        "full": 4 * numbers * 2 + sums * 4,
+        "grouped": (2 + 2 * shared) * numbers * 2 + sums * 4,
+        "window": 5 * numbers * 2
+        + sums * 4
+        + 128 * 255 * 2,  # each window's result, then all of them, a mask
+    }
+    assert attention_memory(what) == pytest.approx(by_hand[change], rel=0.005)
+    scores = 2 * 8 * 512 * (255 if change == "window" else 512)
+    assert (
+        attention_memory(what, "plain")
+        > attention_memory(what) + (0.8 if change == "window" else 1) * scores * 4
+    )
+
+
+def test_a_window_and_shared_heads_together_bring_the_scores_back_on_cuda():
+    both = config(2, kv_heads=2, window=128)
+    assert attention_memory(both) == attention_memory(both, "plain")
+    assert attention_memory(both) > 2 * attention_memory(both, "cpu")
+
+
+@pytest.mark.parametrize("change", ATTENTION)
+def test_what_attention_is_said_to_keep_is_what_it_keeps(change):
+    what = config(2, "fp32", **ATTENTION[change])
+    layer, x = Attention(what.model), torch.randn(2, 512, 512, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in layer.parameters()} | {x.untyped_storage().data_ptr()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)
+    saved = sum(size for address, size in kept.items() if address not in weights)
+    assert y.grad_fn is not None
+    assert attention_memory(what, "cpu") == pytest.approx(saved, rel=0.005)

@@ -45,7 +45,15 @@ def test_what_is_not_a_size_is_refused_word_for_word(written):
 
 
 def test_a_card_is_what_its_error_messages_say_it_holds():
-    assert parse_size("H100-SXM") == int(79.10 * 2**30) < parse_size("80 GiB")
+    assert parse_size("H100-SXM") == parse_size("H100") == int(79.10 * 2**30) < parse_size("80 GiB")
+
+
+@pytest.mark.parametrize(("written", "meant"), [("A100-8", "A100-80"), ("H10", "H100"), ("L40", "L40S")])
+def test_an_unknown_card_brings_the_nearest_name(written, meant):
+    with pytest.raises(ConfigError) as error:
+        parse_size(written)
+    assert error.value.found == f"unknown card `{written}`"
+    assert error.value.remedy == f"use `{meant}`"
 
 
 @pytest.mark.parametrize("written", [0, "0 GiB", "0.1 bytes"])

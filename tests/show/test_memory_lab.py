@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from llmkit.errors import ConfigError
+from llmkit.memory import parse_size
 from llmkit.memory.formula import estimate
-from llmkit.memory.job import card_bytes
 from llmkit.memory.lab import LAB, PARTS, config_of
 from llmkit.memory.remedies import peak_at_depth
 from llmkit.show.memory_lab import memory_lab
@@ -34,7 +34,7 @@ def test_the_bars_are_the_formula_and_stack_to_the_headline():
     assert {name: size for name, size, _ in lab.shown["bars"]} == {k: v for k, v in found.parts.items() if v}
     assert set(found.parts) <= set(PARTS)
     assert lab.shown["headline"].startswith(f"{found.bytes / 2**30:.1f} GiB of 79.1 GiB: ")
-    assert lab.shown["limit"] == card_bytes("A100-80")
+    assert lab.shown["limit"] == parse_size("A100-80")
 
 
 def test_the_button_rehearses_the_setting_and_a_slider_takes_it_back():
