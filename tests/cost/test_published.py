@@ -85,10 +85,15 @@ def test_utilisation_of_korthikanti_is_met_within_half_a_point_and_megascales_wi
     assert max(abs(a.error) for a in area if a not in megascale) <= 0.5
 
 
-def test_states_are_met_and_the_measured_drop_between_two_clusters_within_two_gibibytes():
+def test_states_are_met_within_five_percent():
     assert worst("memory of states", "korth") <= 0.001
-    (drop,) = (a for a in AREAS["memory of states"] if a.row.startswith("torchtitan"))
-    assert abs(drop.predicted - drop.published) < 2
+    assert len(AREAS["memory of states"]) == 4 and worst("memory of states", "") <= 0.05
+
+
+def test_what_leaves_a_card_is_the_states_and_some_fragmentation():
+    """The published figure is what the allocator reserved: more than the tensors, never less."""
+    drops = AREAS["drop of reserved memory"]
+    assert len(drops) == 3 and all(0 < a.published - a.predicted < 1.6 for a in drops)
 
 
 def test_gpu_hours_of_a_run_nobody_measured_beat_both_simpler_answers():
