@@ -1,6 +1,6 @@
 """The memory lab as plain functions: knobs to a stack of bars by formula, and a rehearsal of the same.
 
-    print(as_text(LAB.screen({"sequence": 8192})))
+    print(llmkit.cost.labs.as_text(LAB.screen({"sequence": 8192})))
     print(rehearsed(LAB.start()))
 
 `llmkit.show.memory_lab` draws it; the formula takes microseconds, the rehearsal a second.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmkit.cost.labs import Knob, Lab, Screen, as_text
+from llmkit.cost.labs import Knob, Lab, Screen
 from llmkit.memory.formula import MOMENTS, estimate
 from llmkit.memory.remedies import CHUNK, peak_at_depth
 from llmkit.memory.sizes import parse_size
@@ -74,5 +74,3 @@ def rehearsed(setting: dict[str, Any]) -> str:
 
 
 LAB = Lab("memory of one training step of llmkit's GPT, on one card", KNOBS, draw)
-
-__all__ = ["LAB", "as_text", "config_of", "draw", "rehearsed"]

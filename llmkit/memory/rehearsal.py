@@ -150,7 +150,11 @@ def attention_memory(config: RunConfig, kernels: str = "cuda") -> int:
         layer = Attention(model)
         x = torch.empty(size, dtype=job.mode.dtype or torch.float32, requires_grad=True)
         with Rehearsing(None, layer, OPTIMIZERS["sgd"](list(layer.parameters()))) as counted:
-            return counted.kept(job, layer, x)
+            counted._ledger.tell = counted._told
+            with job.mode:
+                _graph = layer(x).grad_fn  # holds what backward needs, and not the result itself
+            counted._sort()
+            return counted._ledger.by_category["activations"] - counted.kinds["weight copies"]
 
 
 class Rehearsing(Budget):
@@ -189,16 +193,6 @@ class Rehearsing(Budget):
             place: Moment(live, sums[bisect_right(serials, serial)], copies)
             for place, (live, serial, copies) in self._at.items()
         }
-
-    def kept(self, job: Job, module: nn.Module, x: Tensor) -> int:
-        """Bytes of activations that wait for backward once `module` has run."""
-        self._ledger.tell = self._told
-        with job.mode:
-            graph = module(x).grad_fn  # holds what backward needs, and not the result itself
-        self._sort()
-        kept = self._ledger.by_category["activations"] - self.kinds["weight copies"]
-        del graph
-        return kept
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(kind.__name__ == "DTensor" for kind in types):

@@ -16,7 +16,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from llmkit.memory.lab import LAB, as_text, rehearsed
+from llmkit.cost.labs import as_text
+from llmkit.memory.lab import LAB, rehearsed
 from llmkit.memory.sizes import parse_size
 
 HERE = Path(__file__)

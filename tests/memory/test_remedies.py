@@ -7,6 +7,8 @@ The oracle is the whole rehearsal, which tests/memory/test_rehearsal.py holds ag
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from llmkit.cost import kv_cache, parameters
 from llmkit.errors import ConfigError
 from llmkit.memory import measure
 from llmkit.memory.formula import estimate, layer_activations, longest_context
+from llmkit.memory.lab import KNOBS, config_of
 from llmkit.memory.rehearsal import attention_memory, rehearse
 from llmkit.memory.remedies import largest_micro_batch, peak_at_depth, remedies, sharded
 from llmkit.train import named, train, vary
@@ -83,6 +86,20 @@ def test_the_formula_follows_the_rehearsal(shape, policy, batch, optimizer):
     what = config(batch, checkpointing=policy, **SHAPES[shape])
     peak = peak_at_depth(what, optimizer=optimizer)[0]
     assert estimate(what.model, batch=batch, optimizer=optimizer).bytes == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(8), *(pytest.param(n, marks=pytest.mark.slow) for n in range(8, 80))]
+)
+def test_whatever_the_lab_is_set_to_its_formula_follows_the_rehearsal(seed):
+    """Within 2.9 % on 360 settings drawn before this test was written; without the instants inside a layer, two
+    thirds off (grouped queries in fp32)."""
+    rng = random.Random(seed)
+    setting = {knob.name: rng.choice(knob.values) for knob in KNOBS}
+    what, how = config_of(setting), setting["optimizer"]
+    peak, _ = peak_at_depth(what, optimizer=how)
+    told = estimate(what.model, batch=what.batch, precision=what.precision, optimizer=how).bytes
+    assert told == pytest.approx(peak, rel=0.04), setting
 
 
 def test_remedies_are_sorted_by_cost_and_each_is_what_a_rehearsal_says():
