@@ -44,7 +44,8 @@ def budget(
 
     Not seen: workspaces inside kernels, fragmentation, collectives, sparse tensors, storages resized in place
     (FSDP), and tensors made before that are neither the model's nor passed to it by position. A dispatch mode
-    belongs to the thread that entered it: code in another thread is neither counted nor stopped.
+    belongs to the thread that entered it: code in another thread is neither counted nor stopped, and a module
+    that runs there brings a warning.
 
     Args:
         limit: bytes, a size such as `"24 MiB"` or `"1.5 GB"`, or a card such as `"H100-SXM"`.

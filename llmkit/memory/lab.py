@@ -51,9 +51,9 @@ def draw(**setting: Any) -> Screen:
         config.model, batch=config.batch, precision=config.precision, optimizer=setting["optimizer"]
     )
     left, parts = limit - found.bytes, found.parts
-    answer = f"fits, {left / GIB:.1f} GiB left" if left >= 0 else f"{-left / GIB:.1f} GiB too much"
     return Screen(
-        f"{found.bytes / GIB:.1f} GiB of {limit / GIB:.1f} GiB: {answer}",
+        f"{found.bytes / GIB:.1f} GiB of {limit / GIB:.1f} GiB: "
+        + (f"fits, {left / GIB:.1f} GiB left" if left >= 0 else f"{-left / GIB:.1f} GiB too much"),
         tuple((name, parts[name], f"{parts[name] / GIB:.1f} GiB") for name in PARTS if parts.get(name)),
         (),
         (("fullest when", found.instant), ("card", f"{limit / GIB:.2f} GiB as PyTorch sees it")),
@@ -67,9 +67,9 @@ def rehearsed(setting: dict[str, Any]) -> str:
     told = estimate(
         config.model, batch=config.batch, precision=config.precision, optimizer=setting["optimizer"]
     )
-    where = f"in {phase}" + (f", `{module}`" if module else "")
     return (
-        f"rehearsed: {peak / GIB:.1f} GiB {where}; the formula is {told.bytes / peak - 1:+.1%} off (emulated)"
+        f"rehearsed: {peak / GIB:.1f} GiB in {phase}{f', `{module}`' if module else ''}; the formula is "
+        f"{told.bytes / peak - 1:+.1%} off (emulated)"
     )
 
 

@@ -11,6 +11,8 @@ module border is enough to name the module of any node that backward runs later,
 from __future__ import annotations
 
 import bisect
+import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,7 +87,9 @@ class Places:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Four process-wide hooks; calls from threads without the dispatch mode are ignored."""
+        """Four process-wide hooks. A module that runs in another thread, which has no dispatch mode, is
+        warned of and passed over."""
+        self._thread = threading.get_ident()
         handles = (
             torch_module.register_module_forward_pre_hook(self._before),
             torch_module.register_module_forward_hook(
@@ -104,6 +108,8 @@ class Places:
 
     def _before(self, module: torch.nn.Module, args: tuple) -> None:
         if not torch._C._len_torch_dispatch_stack():
+            if threading.get_ident() != self._thread:
+                warnings.warn("a memory budget does not count what runs in another thread", stacklevel=2)
             return
         if module not in self.names:
             self._on_model(module)

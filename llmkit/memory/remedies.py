@@ -130,10 +130,9 @@ def remedies(config: RunConfig, found: Rehearsal, **options: Any) -> list[Remedy
         changes.append(("checkpointing: full", {"model__checkpointing": "full"}, again))
     changes.sort(key=lambda change: change[2])
     if len(changes) > 1:
-        name = "all of these"
         both = {key: value for _, change, _ in changes for key, value in change.items()}
         slower = sum(cost for what, _, cost in changes if not what.endswith("selective"))
-        changes.append((name, both, slower))
+        changes.append(("all of these", both, slower))
     out = []
     for name, change, slower in changes:
         how = options | ({"optimizer": change["optimizer"]} if "optimizer" in change else {})
@@ -142,8 +141,10 @@ def remedies(config: RunConfig, found: Rehearsal, **options: Any) -> list[Remedy
         out.append(Remedy(name=name, peak=peak, fits=peak <= found.limit, slower=slower))
     ranks = next((n for n in RANKS if sharded(found, n) <= found.limit), RANKS[-1])
     peak = sharded(found, ranks)
-    name = f"FSDP over {ranks} cards"
-    return [*out, Remedy(name=name, peak=peak, fits=peak <= found.limit, slower=0.0, cards=ranks)]
+    return [
+        *out,
+        Remedy(name=f"FSDP over {ranks} cards", peak=peak, fits=peak <= found.limit, slower=0.0, cards=ranks),
+    ]
 
 
 def largest_micro_batch(what: Run | RunConfig, card: int | str, **options: Any) -> int:
