@@ -16,6 +16,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(leaves, 1)` says a little,
 # `hint(leaves, 3)` nearly everything. The grade comes from `llmkit grade exercises/02_manifest.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import hashlib

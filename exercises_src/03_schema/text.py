@@ -15,6 +15,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(json_type, 1)` says a little,
 # `hint(json_type, 3)` nearly everything. The grade comes from `llmkit grade exercises/03_schema.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import json

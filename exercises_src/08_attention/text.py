@@ -15,6 +15,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(attention, 1)` says a little,
 # `hint(attention, 3)` nearly everything. The grade comes from `llmkit grade exercises/08_attention.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import math

@@ -11,6 +11,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(lr_at, 1)` says a little,
 # `hint(lr_at, 3)` nearly everything. The grade comes from `llmkit grade exercises/11_schedule.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import math

@@ -12,6 +12,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(save, 1)` says a little,
 # `hint(save, 3)` nearly everything. The grade comes from `llmkit grade exercises/12_checkpoint.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import hashlib

@@ -13,6 +13,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(watch, 1)` says a little,
 # `hint(watch, 3)` nearly everything. The grade comes from `llmkit grade exercises/15_watchdog.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import contextlib

@@ -15,6 +15,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(serve, 1)` says a little,
 # `hint(serve, 3)` nearly everything. The grade comes from `llmkit grade exercises/20_allocator.ipynb`, on
 # inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 from llmkit.grade import open_exercise

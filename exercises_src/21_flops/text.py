@@ -13,6 +13,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(forward_flops, 1)` says a little,
 # `hint(forward_flops, 3)` nearly everything. The grade comes from `llmkit grade exercises/21_flops.ipynb`,
 # on inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 from llmkit.grade import open_exercise

@@ -12,6 +12,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(goodput, 1)` says a little,
 # `hint(goodput, 3)` nearly everything. The grade comes from `llmkit grade exercises/24_young_daly.ipynb`,
 # on inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import math

@@ -13,6 +13,7 @@
 # The ranks here are simulated in one process. Fill in the `...`, run the cell, and `check` it on public
 # examples. `hint(average, 1)` says a little, `hint(average, 3)` nearly everything. The grade comes from
 # `llmkit grade exercises/26_ddp.ipynb`, on inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import math

@@ -12,6 +12,7 @@
 # Fill in the `...`, run the cell, and `check` it on public examples. `hint(wilson, 1)` says a little,
 # `hint(wilson, 3)` nearly everything. The grade comes from
 # `llmkit grade exercises/28_stability_map.ipynb`, on inputs that nobody has seen.
+# Or save this notebook and run `from llmkit.grade import grade_me; grade_me()` in a cell: the same verdict.
 
 # %%
 import math
