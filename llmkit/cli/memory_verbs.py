@@ -87,5 +87,8 @@ def measured(
         memory_timeline(trace).savefig(picture)
     if snapshot is not None:
         write_snapshot(trace, snapshot, alloc[0] if alloc else "", scale=scale)
-    after = f"python -m torch.cuda._memory_viz stats {snapshot}" if snapshot else ""
-    next_command(after or f"llmkit memory {run} --snapshot memory.pickle")
+    next_command(
+        f"python -m torch.cuda._memory_viz stats {snapshot}"
+        if snapshot
+        else f"llmkit memory {run} --snapshot memory.pickle"
+    )

@@ -169,5 +169,10 @@ def lab(
             f"no notebook `{notebook}` here", remedy="call `llmkit lab` in the folder of the kit"
         )
     talk(f"data set {embedded().digest[:12]} is ready")
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # a container's only user
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, notebook])
+    here, place = Path.cwd(), Path(notebook).absolute()
+    base = here if here in place.parents else place.parent  # what links may reach: exercises, the package
+    os.execv(sys.executable, [
+        sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={base}",
+        f"--LabApp.default_url=/lab/tree/{place.relative_to(base).as_posix().replace(' ', '%20')}",
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),  # in a container
+    ])  # fmt: skip
