@@ -64,7 +64,9 @@ def budget(
     """
     model, optimizer = parts_of(run_or_model, optimizer, as_stored)
     size = parse_size(limit)
-    held = sum(p.nbytes for p in model.parameters()) if model is not None else 0
+    held = sum(  # of a DTensor this rank's share
+        getattr(p, "_local_tensor", p).nbytes for p in (model.parameters() if model is not None else ())
+    )
     if held > size:
         raise ConfigError(
             f"a budget of {show_size(size)} for a model whose parameters are {show_size(held)}",

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 
 from llmkit.errors import ConfigError
-from llmkit.memory import fsdp
+from llmkit.memory import budget, fsdp
 from llmkit.memory.rehearsal import rehearse
 from llmkit.memory.remedies import sharded
 from llmkit.memory.sizes import rounded
@@ -83,3 +83,13 @@ def test_no_ranks_and_a_group_inside_a_group_are_refused():
         rehearse(config(), ranks=0)
     with fsdp.ranks(2), pytest.raises(ConfigError, match="belongs to a process group"):
         rehearse(config(), ranks=2)
+
+
+def test_a_budget_is_held_against_this_ranks_share_of_the_weights():
+    model = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024) for _ in range(4)))
+    whole = sum(p.nbytes for p in model.parameters())
+    with fsdp.ranks(8) as mesh:
+        fsdp.shard(model, mesh, None)
+        assert budget(whole // 4, model).limit == whole // 4
+        with pytest.raises(ConfigError, match=r"whose parameters are 2\.00 MiB"):
+            budget(whole // 16, model)
